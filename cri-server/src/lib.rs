@@ -1,0 +1,1 @@
+//! The tripod daemon: gRPC services on the engine, configuration, and the composition of all plugins.

@@ -1,0 +1,1 @@
+//! What the daemon and tripod-shim say to each other: launch plans, requests, replies, events.

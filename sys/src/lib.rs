@@ -1,0 +1,1 @@
+//! The system calls that tripod needs and no crate wraps safely: the only home of unsafe code.
