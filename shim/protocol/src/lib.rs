@@ -1,1 +1,28 @@
-//! What the daemon and tripod-shim say to each other: launch plans, requests, replies, events.
+//! What the daemon and `tripod-shim` say to each other.
+//!
+//! Plans are plain data: the daemon's isolators write them, the shim carries them out and decides nothing.
+//! Messages are JSON behind a fixed header ([`frame`]), because a shim outlives the daemon that started it: an older
+//! shim must still understand a newer daemon, and the other way round. New fields therefore come with a default, and
+//! no field changes its meaning.
+#![forbid(unsafe_code)]
+
+pub mod frame;
+mod message;
+mod mount;
+mod plan;
+mod pod;
+mod process;
+
+pub use message::{
+    ContainerReport, Event, ExitRecord, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim,
+};
+pub use mount::{FsOption, Mount, MountFlags, MountSource, Propagation};
+pub use plan::{CgroupPlan, DeviceKind, DeviceNode, LaunchPlan, LogTarget, PidNamespace, RootfsPlan};
+pub use pod::PodPlan;
+pub use process::{Capabilities, Capability, Credentials, ExecPlan, ProcessPlan, Resource, Rlimit};
+
+/// Version of this protocol; raised only when an older peer could misunderstand a message.
+pub const VERSION: u32 = 1;
+
+/// Exit code that Kubernetes expects for a container that could not be started.
+pub const EXIT_START_ERROR: i32 = 128;
