@@ -12,6 +12,7 @@ mod mount;
 mod plan;
 mod pod;
 mod process;
+mod resources;
 
 pub use message::{
     ContainerReport, Event, ExitRecord, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim,
@@ -20,6 +21,7 @@ pub use mount::{FsOption, Mount, MountFlags, MountSource, Propagation};
 pub use plan::{CgroupPlan, DeviceKind, DeviceNode, LaunchPlan, LogTarget, PidNamespace, RootfsPlan};
 pub use pod::PodPlan;
 pub use process::{Capabilities, Capability, Credentials, ExecPlan, ProcessPlan, Resource, Rlimit};
+pub use resources::{DeviceRule, Resources};
 
 /// Version of this protocol; raised only when an older peer could misunderstand a message.
 pub const VERSION: u32 = 1;

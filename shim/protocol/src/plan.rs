@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Mount, ProcessPlan};
+use crate::{Mount, ProcessPlan, Resources};
 
 /// All that a launcher needs to start a container. Isolators write it, launchers carry it out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct LaunchPlan {
     /// Cgroups to start in; they exist, with all limits set, before the shim gets the plan.
     #[serde(default)]
     pub cgroups: CgroupPlan,
+    /// The limits that were set there; the shim does not read them.
+    #[serde(default)]
+    pub resources: Resources,
     /// Where output goes.
     #[serde(default)]
     pub log: Option<LogTarget>,
