@@ -1,0 +1,216 @@
+//! The three kinds of plugin that the engine stands on.
+//!
+//! *Isolators* write plans, *provisioners* turn images into root filesystems, *launchers* carry plans out. The engine
+//! knows them by these traits only; which ones there are is decided in one place, the daemon's `compose.rs`.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::IpAddr,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tripod_shim_protocol::{ExecPlan, LaunchPlan, PodPlan, Resources};
+
+use crate::{
+    ContainerConfig, ContainerId, PodConfig, PodId, Result,
+    shim::Shim,
+    usage::{PodUsage, Usage, WritableLayer},
+};
+
+/// Everything that the engine knows after a restart; a plugin removes what it finds of others.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Pods with a record, whatever their state.
+    pub pods: BTreeSet<PodId>,
+    /// Those of them whose shim still runs.
+    pub live_pods: BTreeSet<PodId>,
+    /// Containers with a record.
+    pub containers: BTreeSet<ContainerId>,
+}
+
+/// A pod while it is being made.
+#[derive(Debug, Clone, Copy)]
+pub struct PodContext<'a> {
+    /// Its ID.
+    pub id: &'a PodId,
+    /// What was asked for.
+    pub config: &'a PodConfig,
+    /// Its folder below the state folder, for files that live as long as the pod.
+    pub dir: &'a Path,
+}
+
+/// What isolators make of a pod: the shim's plan, and what the status shows.
+#[derive(Debug, Clone, Default)]
+pub struct PodSetup {
+    /// Goes to the shim.
+    pub plan: PodPlan,
+    /// The pod's addresses, the primary one first; empty on the host's network.
+    pub ips: Vec<IpAddr>,
+}
+
+/// A container while it is being made.
+#[derive(Debug, Clone, Copy)]
+pub struct ContainerContext<'a> {
+    /// Its ID.
+    pub id: &'a ContainerId,
+    /// What was asked for.
+    pub config: &'a ContainerConfig,
+    /// Its pod.
+    pub pod: PodContext<'a>,
+    /// The root of its filesystem, for looking things up in it (never by joining paths: `sys::inroot`).
+    pub rootfs: BorrowedFd<'a>,
+}
+
+/// One concern of isolation over the whole life of pods and containers.
+///
+/// Isolators prepare in the order in which they are composed and clean up in reverse.
+#[async_trait]
+pub trait Isolator: fmt::Debug + Send + Sync {
+    /// One word, unique among all isolators.
+    fn name(&self) -> &'static str;
+
+    /// After a restart of the daemon: takes up what belongs to known pods and containers, removes the rest of its own.
+    async fn recover(&self, _known: &Known) -> Result<()> {
+        Ok(())
+    }
+
+    /// Before the shim enters the pod's namespaces: writes its part of the plan, and may make what the pod needs
+    /// outside of any process. When it fails it has undone what it made.
+    async fn prepare_pod(&self, _pod: PodContext<'_>, _setup: &mut PodSetup) -> Result<()> {
+        Ok(())
+    }
+
+    /// Undoes [`Self::prepare_pod`], when the pod stops or could not be made. Idempotent; unknown IDs are fine.
+    async fn cleanup_pod(&self, _pod: &PodId) -> Result<()> {
+        Ok(())
+    }
+
+    /// Writes its part of a container's plan. Nothing of the container exists yet but its root filesystem.
+    async fn prepare(&self, _container: ContainerContext<'_>, _plan: &mut LaunchPlan) -> Result<()> {
+        Ok(())
+    }
+
+    /// Changes the limits of a container; all or nothing. `plan` has the limits that hold now; it is the caller's to
+    /// store the new ones. `running` is false for a container that was not started.
+    async fn update(&self, _plan: &LaunchPlan, _new: &Resources, _running: bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// After the end of a container: the limit that it ran into, if it did.
+    async fn limitation(&self, _plan: &LaunchPlan) -> Option<Limitation> {
+        None
+    }
+
+    /// Kills every process that is left of a container whose first process has ended, and waits for their end.
+    async fn kill_rest(&self, _plan: &LaunchPlan) -> Result<()> {
+        Ok(())
+    }
+
+    /// Adds what it can measure of a running container. Must not block for long.
+    fn usage(&self, _plan: &LaunchPlan, _usage: &mut Usage) {}
+
+    /// Adds what it can measure of a pod as a whole.
+    fn pod_usage(&self, _pod: PodContext<'_>, _usage: &mut PodUsage) {}
+
+    /// Removes everything of a container. Idempotent; unknown IDs are fine.
+    async fn cleanup(&self, _container: &ContainerId, _plan: Option<&LaunchPlan>) -> Result<()> {
+        Ok(())
+    }
+
+    /// State that operators should see: warnings about the host, readiness of the network.
+    async fn status(&self) -> IsolatorStatus {
+        IsolatorStatus::default()
+    }
+
+    /// The address range for pods that kubelet was given, if this isolator gives out addresses.
+    async fn set_pod_cidr(&self, _cidr: &str) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What an isolator says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct IsolatorStatus {
+    /// Why pods cannot run because of it, if so.
+    pub not_ready: Option<String>,
+    /// Key and value for the verbose status.
+    pub details: Vec<(String, String)>,
+}
+
+/// A limit that ended a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limitation {
+    /// Reason for the status, as `OOMKilled`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A root filesystem.
+#[derive(Debug)]
+pub enum RootFs {
+    /// A mount that is attached nowhere; it lives as long as somebody holds the descriptor.
+    Detached(OwnedFd),
+    /// A path on the host.
+    Path(PathBuf),
+}
+
+/// Turns images into root filesystems.
+#[async_trait]
+pub trait Provisioner: fmt::Debug + Send + Sync {
+    /// One word.
+    fn name(&self) -> &'static str;
+
+    /// After a restart: removes writable layers of containers that are not known.
+    async fn recover(&self, _known: &Known) -> Result<()> {
+        Ok(())
+    }
+
+    /// A root filesystem with the image below and a writable layer of the container's own on top. The layers are in
+    /// use from here until [`Self::destroy`], even if the image is removed. May be called again for a container that
+    /// was not started (after a restart of the daemon): the writable layer is kept.
+    async fn provision(&self, image: &str, container: &ContainerId) -> Result<RootFs>;
+
+    /// An image as a read-only volume of a container, as a detached mount.
+    async fn volume(&self, image: &str, sub_path: &Path, container: &ContainerId) -> Result<OwnedFd>;
+
+    /// What the writable layer uses.
+    async fn usage(&self, container: &ContainerId) -> Result<WritableLayer>;
+
+    /// Removes the writable layer and lets go of the image. Idempotent; unknown IDs are fine.
+    async fn destroy(&self, container: &ContainerId) -> Result<()>;
+}
+
+/// A started process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Task {
+    /// PID on the host.
+    pub pid: i32,
+    /// Nanoseconds since the epoch.
+    pub started_at: i64,
+    /// Microseconds of each step of the start.
+    pub stages: std::collections::BTreeMap<String, u64>,
+}
+
+/// Starts the processes of containers.
+#[async_trait]
+pub trait Launcher: fmt::Debug + Send + Sync {
+    /// One word; RuntimeClass handlers name it in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// Starts a container in a pod. When it fails nothing of it is left.
+    async fn launch(&self, shim: &Shim, plan: &LaunchPlan, rootfs: RootFs, volumes: Vec<OwnedFd>) -> Result<Task>;
+
+    /// Starts one more process in a running container with the given standard input, output and error.
+    async fn exec(&self, shim: &Shim, plan: &LaunchPlan, exec: ExecPlan, stdio: [OwnedFd; 3]) -> Result<Task>;
+
+    /// Sends a signal to the container's first process.
+    async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()>;
+
+    /// Removes what the launcher made for a container. Idempotent.
+    async fn destroy(&self, plan: &LaunchPlan) -> Result<()>;
+}
