@@ -3,6 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
+use tonic::Code;
+
 use super::{FILE_DESCRIPTOR_SET, v1};
 
 fn files() -> Vec<FileDescriptorProto> {
@@ -63,4 +65,30 @@ fn secrets_stay_out_of_debug_output() {
     assert!(!text.contains("hunter2"), "{text}");
     assert!(text.contains("somebody") && text.contains("registry.example"), "{text}");
     assert!(text.contains("identity_token: [redacted]") && text.contains("registry_token: unset"), "{text}");
+}
+
+/// A runtime that does nothing at all, which only compiles while every call has a default.
+#[derive(Debug)]
+struct Nothing;
+
+impl v1::runtime_service_server::RuntimeService for Nothing {}
+impl v1::image_service_server::ImageService for Nothing {}
+
+#[tokio::test]
+async fn what_a_server_leaves_out_is_unimplemented() {
+    use v1::image_service_client::ImageServiceClient;
+    use v1::image_service_server::ImageServiceServer;
+    use v1::runtime_service_client::RuntimeServiceClient;
+    use v1::runtime_service_server::RuntimeServiceServer;
+
+    // Client straight into server, without a connection between them.
+    let mut runtime = RuntimeServiceClient::new(RuntimeServiceServer::new(Nothing));
+    let version = runtime.version(v1::VersionRequest::default()).await;
+    assert_eq!(version.unwrap_err().code(), Code::Unimplemented);
+    let events = runtime.get_container_events(v1::GetEventsRequest::default()).await;
+    assert_eq!(events.unwrap_err().code(), Code::Unimplemented);
+
+    let mut images = ImageServiceClient::new(ImageServiceServer::new(Nothing));
+    let pull = images.pull_image(v1::PullImageRequest::default()).await;
+    assert_eq!(pull.unwrap_err().code(), Code::Unimplemented);
 }
