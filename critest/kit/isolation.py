@@ -1,0 +1,138 @@
+"""Gives a run namespaces and cgroups of its own, so that runs side by side do not meet and nothing can outlive one.
+
+The run sees a node: a shared mount tree, its own /run, /sys and cgroup hierarchies, loopback, and itself as PID 1.
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from . import Failed
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_INSIDE = "CRITEST_INSIDE"
+
+
+def inside():
+    return _INSIDE in os.environ
+
+
+def enter(arguments):
+    """Runs this program again with the same arguments in fresh namespaces; gives its exit status."""
+    groups = _make_groups(f"critest-{os.getpid()}")
+    flags = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child", "--mount-proc"]
+    environment = {**os.environ, _INSIDE: "1"}
+    try:
+        child = subprocess.Popen(
+            ["unshare", *flags, sys.executable, *arguments], env=environment, preexec_fn=lambda: _join(groups)
+        )
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            # The terminal told the run as well; it stops what it started and ends.
+            return child.wait()
+    finally:
+        for group in groups:
+            _remove(group)
+
+
+def settle(work):
+    """Makes the fresh namespaces look like a node's, then runs `work` as a child and reaps orphans; gives its status."""
+    _mount_all()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = work()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    while True:
+        try:
+            ended, status = os.wait()
+        except KeyboardInterrupt:
+            continue
+        if ended == pid:
+            return os.waitstatus_to_exitcode(status)
+
+
+def _mount_all():
+    # unshare made all mounts private; on a node they are shared.
+    _mount(None, "/", None, "shared")
+    hierarchies = _hierarchies()
+    _mount("tmpfs", "/run", "tmpfs", data="mode=755")
+    _mount("sysfs", "/sys", "sysfs")
+    _mount("tmpfs", _CGROUPS, "tmpfs", data="mode=755")
+    for point, kind, options in hierarchies:
+        Path(point).mkdir()
+        _mount(kind, point, kind, data=options)
+        if kind == "cgroup2":
+            # Controllers can be given to children only by a group that holds no process.
+            first = Path(point) / "init"
+            first.mkdir()
+            for pid in (Path(point) / "cgroup.procs").read_text().split():
+                (first / "cgroup.procs").write_text(pid)
+
+
+def _hierarchies():
+    """(mount point, type, options that name the controllers) of each hierarchy, from the mounts that there are."""
+    found = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, point, kind, options = line.split()[:4]
+        if kind == "cgroup":
+            names = [name for name in options.split(",") if name not in ("rw", "relatime", "nosuid", "nodev", "noexec")]
+            found.append((point, kind, ",".join(name for name in names if not name.startswith("release_agent="))))
+        elif kind == "cgroup2":
+            found.append((point, kind, None))
+    return found
+
+
+def _mount(source, target, kind, propagation=None, data=None):
+    libc = ctypes.CDLL(None, use_errno=True)
+    MS_REC, MS_SHARED = 0x4000, 1 << 20
+    flags = MS_REC | MS_SHARED if propagation == "shared" else 0
+    encoded = [None if value is None else str(value).encode() for value in (source, target, kind, data)]
+    if libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]) != 0:
+        raise Failed(f"mounting {kind} on {target}: {os.strerror(ctypes.get_errno())}")
+
+
+def _make_groups(name):
+    groups = []
+    for point, kind, _ in _hierarchies():
+        group = Path(point) / name
+        group.mkdir()
+        groups.append(group)
+        # A new cpuset is empty, and an empty one takes no process.
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if kind == "cgroup" and (group / file).exists():
+                (group / file).write_text((group.parent / file).read_text())
+    return groups
+
+
+def _join(groups):
+    for group in groups:
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _remove(group):
+    """Removes a group and all below it; the last processes of the run may still be ending."""
+    deadline = time.monotonic() + 10
+    while group.exists():
+        for folder, _, _ in os.walk(group, topdown=False):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                if time.monotonic() > deadline:
+                    print(f"critest: the cgroup {folder} could not be removed", file=sys.stderr)
+                    return
+        time.sleep(0.02)
+
+
+def needs():
+    """Debian packages of the programs used here."""
+    return {"iproute2": "ip", "util-linux": "unshare"} if not (shutil.which("ip") and shutil.which("unshare")) else {}
