@@ -1,5 +1,6 @@
 """The daemons that the suite can run against: tripod, a peer, or one that runs already."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -108,9 +109,8 @@ class Tripod(Daemon):
 
 class Containerd(Daemon):
     name = "containerd"
-    # The bridge and the NAT tables of the CNI plugins stay for the next pod.
-    allowed = ("link peer0", r"nft (table (ip|ip6|inet) (cni|nat|filter|mangle)\S*|chain).*", r"iptables .*",
-               r"nft table .*")
+    # The bridge and the rules of the CNI plugins and the parent of all pods' cgroups stay for the next pod.
+    allowed = ("link peer0", "(nft|iptables|ip6tables) .*", r"cgroup .*/k8s\.io")
 
     def command(self):
         (self.work / "cni").mkdir()
@@ -125,6 +125,14 @@ class Containerd(Daemon):
             text = text.replace(f"{{{name}}}", str(value))
         config.write_text(text)
         return [programs.BIN / "containerd", "--config", config]
+
+    def stop(self):
+        trouble = super().stop()
+        # The place of the CNI library's cache cannot be set.
+        for folder in ("/var/lib/cni/results", "/var/lib/cni"):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        return trouble
 
 
 class Running(Daemon):
