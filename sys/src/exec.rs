@@ -1,6 +1,13 @@
-//! execve, and what surrounds it.
+//! execve, and the descriptors before and after it.
 
-use std::{convert::Infallible, ffi::CString, io, ptr};
+use std::{
+    convert::Infallible,
+    ffi::CString,
+    io,
+    os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
+    ptr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// Arguments or environment in the form that the kernel takes: pointers to C strings, ended by a null pointer.
 #[derive(Debug)]
@@ -32,12 +39,49 @@ pub fn execve(program: &CString, argv: &Strings, env: &Strings) -> io::Result<In
     Err(io::Error::last_os_error())
 }
 
-/// Marks all descriptors from `first` on to be closed by execve (Linux 5.11).
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
-    // SAFETY: changes a flag of descriptors, closes none.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Closes every descriptor but standard input, output and error and `channel`, runs `then` with the channel (closed on
+/// exec), and exits with what it returns, if it returns.
+///
+/// The last thing that a child does: nothing that it inherited can be reached any more, neither by the program that
+/// `then` executes nor through `/proc/self/fd` while that program is looked up. `then` must use no other descriptor
+/// than those it opens itself.
+pub fn with_stdio_and(channel: OwnedFd, then: impl FnOnce(BorrowedFd<'_>) -> i32) -> ! {
+    const CHANNEL: libc::c_int = 3;
+    let channel = channel.into_raw_fd();
+    // SAFETY: descriptors that other values own are closed or replaced here, but this function does not return, and
+    // `then` promises not to use them. With equal numbers dup3 fails and the descriptor is where it should be.
+    unsafe {
+        if channel != CHANNEL && libc::dup3(channel, CHANNEL, libc::O_CLOEXEC) < 0 {
+            libc::_exit(1);
+        }
+        if libc::syscall(libc::SYS_close_range, CHANNEL + 1, u32::MAX, 0) < 0 {
+            // Linux before 5.9, or a filter: what cannot be closed at once must at least not be inherited.
+            libc::_exit(1);
+        }
+    }
+    // SAFETY: it is open, and nothing closes it before the process ends.
+    let code = then(unsafe { BorrowedFd::borrow_raw(CHANNEL) });
+    // SAFETY: ends the process without running the destructors of values whose descriptors are gone.
+    unsafe { libc::_exit(code) }
+}
+
+/// Takes over a descriptor that the process was started with. `None` if it is not open or was already taken.
+///
+/// Only numbers that are in no other use belong here; each can be taken once.
+pub fn inherited(number: u8) -> Option<OwnedFd> {
+    static TAKEN: [AtomicBool; 256] = [const { AtomicBool::new(false) }; 256];
+    let fd = libc::c_int::from(number);
+    if fd <= libc::STDERR_FILENO || TAKEN[usize::from(number)].swap(true, Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: fcntl on a number that may not be open only fails; it is open after that, and by the check above no
+    // value made by this function owns it.
+    unsafe {
+        if libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) < 0 {
+            return None;
+        }
+        Some(OwnedFd::from_raw_fd(fd))
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
 };
 
@@ -44,8 +44,8 @@ impl ChildSignals {
     }
 }
 
-impl std::os::fd::AsFd for ChildSignals {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+impl AsFd for ChildSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
@@ -81,6 +81,14 @@ pub fn reset_all() {
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
     }
+}
+
+/// Sends a signal, by number, to the process that `pidfd` refers to.
+pub fn send(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let pidfd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: a null siginfo asks the kernel to fill it in as kill(2) does.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, ptr::null::<libc::c_void>(), 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// SIGKILL, SIGSTOP and the two that libc keeps for itself cannot be changed; that they are tried does no harm.

@@ -13,6 +13,7 @@ mod plan;
 mod pod;
 mod process;
 mod resources;
+pub mod wire;
 
 pub use message::{
     ContainerReport, Event, ExitRecord, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim,

@@ -46,7 +46,7 @@ pub enum Request {
     /// with a terminal none are sent and the reply carries the terminal's master.
     /// Answered by [`Reply::Started`]; its end is [`Event::ExecExited`].
     Exec(Box<ExecPlan>),
-    /// Send a signal to a container's first process.
+    /// Send a signal to a container's first process. A start that hangs is ended by signal 9.
     Signal {
         /// Container ID.
         container: String,
@@ -70,7 +70,8 @@ pub enum Request {
         /// Container ID.
         container: String,
     },
-    /// Kill what still runs and end.
+    /// Kill what still runs and end. Answered by [`Reply::Done`] when nothing runs and all exit records are written;
+    /// the shim is gone a moment later.
     Shutdown,
 }
 
@@ -108,6 +109,11 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerReport {
+    /// Its start is under way; it will run, or be unknown again if the start fails.
+    Starting {
+        /// PID on the host.
+        pid: i32,
+    },
     /// It runs.
     Running {
         /// PID on the host.

@@ -23,7 +23,7 @@ pub struct ProcessPlan {
     /// Resource limits.
     #[serde(default)]
     pub rlimits: Vec<Rlimit>,
-    /// Badness for the OOM killer, -1000 to 1000; `None` keeps the shim's.
+    /// Badness for the OOM killer, -1000 to 1000; `None` is 0. What the kernel refuses is left as it is.
     #[serde(default)]
     pub oom_score_adj: Option<i32>,
     /// Allocates a pseudo-terminal and makes it the controlling terminal.
