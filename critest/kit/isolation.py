@@ -6,15 +6,19 @@ The run sees a node: a shared mount tree, its own /run, /sys and cgroup hierarch
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-from . import Failed
+from . import Failed, say
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _INSIDE = "CRITEST_INSIDE"
+_MS_REC, _MS_SHARED = 0x4000, 1 << 20  # linux/mount.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def inside():
@@ -23,6 +27,9 @@ def inside():
 
 def enter(arguments):
     """Runs this program again with the same arguments in fresh namespaces; gives its exit status."""
+    for point, _, _ in _hierarchies():
+        for stale in _abandoned(Path(point)):
+            _remove(stale)
     groups = _make_groups(f"critest-{os.getpid()}")
     flags = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child", "--mount-proc"]
     environment = {**os.environ, _INSIDE: "1"}
@@ -30,18 +37,56 @@ def enter(arguments):
         child = subprocess.Popen(
             ["unshare", *flags, sys.executable, *arguments], env=environment, preexec_fn=lambda: _join(groups)
         )
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             return child.wait()
         except KeyboardInterrupt:
             # The terminal told the run as well; it stops what it started and ends.
             return child.wait()
+        finally:
+            # Its death takes PID 1 of the run along, and that one every process.
+            child.kill()
+            child.wait()
     finally:
         for group in groups:
             _remove(group)
 
 
+def _abandoned(folder):
+    """Folders `critest-PID…` of runs that were killed before they could clean up."""
+    for path in folder.glob("critest-[0-9]*"):
+        if not Path("/proc", path.name.split("-")[1]).exists():
+            yield path
+
+
+def work_folder():
+    """A folder for one run's files, named after the process; those of killed runs go first."""
+    place = Path(tempfile.gettempdir())
+    for stale in _abandoned(place):
+        clear(stale)
+    folder = Path(tempfile.mkdtemp(prefix=f"critest-{os.getpid()}-"))
+    # The root of a user namespace is nobody in particular out here, and must reach its root filesystem.
+    folder.chmod(0o755)
+    return folder
+
+
+def clear(work):
+    """Removes a run's folder, never through a mount: a spec binds /etc into it."""
+    for point in reversed(_mounts_below(work)):
+        subprocess.run(["umount", "--lazy", point], check=False)
+    if _mounts_below(work):
+        say(f"{work} is kept, for there are still mounts below it")
+    else:
+        shutil.rmtree(work)
+
+
+def _mounts_below(folder):
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
+
+
 def settle(work):
-    """Makes the fresh namespaces look like a node's, then runs `work` as a child and reaps orphans; gives its status."""
+    """Makes the fresh namespaces look like a node's, runs `work` as a child and reaps orphans; gives its status."""
     _mount_all()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     pid = os.fork()
@@ -93,12 +138,14 @@ def _hierarchies():
 
 
 def _mount(source, target, kind, propagation=None, data=None):
-    libc = ctypes.CDLL(None, use_errno=True)
-    MS_REC, MS_SHARED = 0x4000, 1 << 20
-    flags = MS_REC | MS_SHARED if propagation == "shared" else 0
+    flags = _MS_REC | _MS_SHARED if propagation == "shared" else 0
     encoded = [None if value is None else str(value).encode() for value in (source, target, kind, data)]
-    if libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]) != 0:
+    if _libc().mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]) != 0:
         raise Failed(f"mounting {kind} on {target}: {os.strerror(ctypes.get_errno())}")
+
+
+def _libc():
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _make_groups(name):
@@ -115,6 +162,7 @@ def _make_groups(name):
 
 
 def _join(groups):
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for group in groups:
         (group / "cgroup.procs").write_text(str(os.getpid()))
 
@@ -132,7 +180,3 @@ def _remove(group):
                     return
         time.sleep(0.02)
 
-
-def needs():
-    """Debian packages of the programs used here."""
-    return {"iproute2": "ip", "util-linux": "unshare"} if not (shutil.which("ip") and shutil.which("unshare")) else {}

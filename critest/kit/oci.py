@@ -1,4 +1,4 @@
-"""Images as bytes: configs, manifests and indexes in Docker's and OCI's formats, pushed over the registry's HTTP API."""
+"""Images as bytes: configs, manifests and indexes in Docker's and OCI's formats, and how they are pushed."""
 
 import hashlib
 import http.client

@@ -1,4 +1,4 @@
-"""Builds the pinned Go programs into .build/bin; a set is built again only when its go.sum or its recipe changes."""
+"""Builds the pinned Go programs into .build/bin; a set is built again only when its pins or its recipe change."""
 
 import fcntl
 import hashlib

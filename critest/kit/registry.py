@@ -45,7 +45,9 @@ def start(root, work, readonly=False):
         config.write_text(_CONFIG.format(root=root, port=port, readonly=str(readonly).lower()))
         with open(log, "w") as output:
             program = shutil.which("docker-registry")
-            process = subprocess.Popen([program, "serve", config], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                [program, "serve", config], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         if _answers(process, port):
             return process, port
         stop(process)
@@ -65,7 +67,7 @@ def hosts(folder, names, port):
     """Writes a certs.d folder whose hosts.toml files send every name to the registry."""
     for name in names:
         host = Path(folder) / name
-        host.mkdir(parents=True)
+        host.mkdir(parents=True, exist_ok=True)
         url = f"http://127.0.0.1:{port}"
         # `server` is what is asked when no mirror has the image; the real hosts must never be.
         (host / "hosts.toml").write_text(

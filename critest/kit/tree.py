@@ -1,4 +1,4 @@
-"""A layer in memory: files taken from Debian packages or written here, turned into a tar whose bytes depend on nothing else."""
+"""A layer in memory: files from Debian packages or written here, made a tar whose bytes depend on nothing else."""
 
 import fnmatch
 import gzip
@@ -47,7 +47,7 @@ class Tree:
             self.symlink(name, f"usr/{name}")
 
     def package(self, archive, *patterns):
-        """Takes the files of a package (an open tar) that match a pattern; a pattern that matches nothing is an error."""
+        """Takes the files of a package (an open tar) that match; a pattern that matches nothing is an error."""
         unused = set(patterns)
         members = {merged(member.name): member for member in archive}
         for path, member in members.items():

@@ -1,0 +1,86 @@
+"""The comparison of a report with the list: every way in which they can differ is told."""
+
+import json
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from kit import CRITEST, results  # noqa: E402
+
+
+def entry(name, state="passed", attempts=1, message=""):
+    failure = {"Message": message} if message else None
+    return {
+        "ContainerHierarchyTexts": ["[k8s.io] Group"], "LeafNodeText": name, "LeafNodeType": "It", "State": state,
+        "NumAttempts": attempts, "RunTime": 1, "Failure": failure,
+    }
+
+
+def read(*entries):
+    with tempfile.NamedTemporaryFile("w") as file:
+        json.dump([{"SpecReports": entries}], file)
+        file.flush()
+        return results.read(file.name)
+
+
+class Judge(unittest.TestCase):
+    wanted = results.Expected({"Group / a", "Group / b"}, {"Group / c": "a reason"})
+
+    def judge(self, *entries, focused=False):
+        return results.judge(read(*entries), self.wanted, focused)
+
+    def test_as_listed(self):
+        verdict = self.judge(entry("a"), entry("b"), entry("c", "failed", message="no"))
+        self.assertEqual((verdict.passed, verdict.skipped, verdict.problems), (2, 1, []))
+
+    def test_failure_shows_the_reason(self):
+        verdict = self.judge(entry("a"), entry("b", "failed", message="it\n  broke"), entry("c", "skipped"))
+        self.assertEqual(verdict.problems, [("Group / b", "must pass, but failed: it broke")])
+
+    def test_skip_that_passes(self):
+        verdict = self.judge(entry("a"), entry("b"), entry("c"))
+        self.assertEqual([name for name, _ in verdict.problems], ["Group / c"])
+        self.assertIn("make it must-pass", verdict.problems[0][1])
+
+    def test_unlisted_and_vanished(self):
+        verdict = self.judge(entry("a"), entry("c", "skipped"), entry("d"))
+        texts = dict(verdict.problems)
+        self.assertIn("not in the list", texts["Group / d"])
+        self.assertIn("no such spec", texts["Group / b"])
+
+    def test_must_pass_that_skips_itself(self):
+        verdict = self.judge(entry("a", "skipped", message="not supported"), entry("b"), entry("c", "skipped"))
+        self.assertEqual(verdict.problems, [("Group / a", "must pass, but skipped: not supported")])
+
+    def test_must_pass_that_did_not_run(self):
+        entries = [entry("a", "skipped", attempts=0), entry("b"), entry("c", "skipped")]
+        self.assertEqual(self.judge(*entries).problems, [("Group / a", "must pass, but did not run")])
+        self.assertEqual(self.judge(*entries, focused=True).problems, [])
+
+    def test_benchmarks_are_no_specs(self):
+        self.assertEqual(read(entry("benchmark about pods")), [])
+
+
+class Lists(unittest.TestCase):
+    def test_both_lists_name_the_same_specs(self):
+        names = []
+        for path in (CRITEST / "specs.toml", CRITEST / "peer" / "specs.toml"):
+            wanted = results.expected(path)
+            self.assertTrue(all(reason.strip() for reason in wanted.skips.values()))
+            names.append(wanted.must_pass | set(wanted.skips))
+        self.assertEqual(names[0], names[1])
+        self.assertEqual(len(names[0]), 117)
+
+    def test_a_spec_named_twice_is_refused(self):
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write('must-pass = ["a", "b"]\n[[skip]]\nreason = "r"\nspecs = ["a"]\n')
+            file.flush()
+            with self.assertRaisesRegex(ValueError, "more than once: a"):
+                results.expected(file.name)
+
+
+if __name__ == "__main__":
+    unittest.main()
