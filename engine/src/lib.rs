@@ -2,15 +2,27 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod engine;
 mod error;
+mod events;
 mod id;
+pub mod isolator;
+pub mod launcher;
+mod operation;
 pub mod plugin;
+mod record;
+mod records;
 pub mod shim;
+mod undo;
 pub mod usage;
 
 pub use config::{
     ContainerConfig, ContainerImage, ContainerPid, DeviceRequest, DnsConfig, GroupsPolicy, ImageConfig, ImageVolume,
     Map, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol, Security, VolumeMount,
 };
+pub use engine::{ContainerUsage, Engine, EngineOptions, EngineStatus, ExecOutput, Plugins};
 pub use error::{Error, Kind, Result};
+pub use events::{EngineEvent, EventKind, EventStream};
 pub use id::{ContainerId, PodId};
+pub use operation::OperationStatus;
+pub use record::{ContainerRecord, ContainerState, Exit, PodRecord, PodState};

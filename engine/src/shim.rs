@@ -1,5 +1,246 @@
 //! The daemon's end of the connection to a pod's shim.
+//!
+//! A shim inherits its listening socket as descriptor 3, so that a request can be sent before it has even begun to run;
+//! after a restart the daemon connects to the same socket, `STATE/pods/ID/shim.sock`.
+
+mod program;
+mod wire;
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::{
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+    process::{WaitId, WaitIdOptions, waitid},
+};
+use tokio::{
+    net::{UnixStream, unix::OwnedWriteHalf},
+    sync::{mpsc, oneshot, watch},
+};
+use tripod_shim_protocol::{Event, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim, frame};
+
+pub use program::ShimProgram;
+
+use crate::{Error, Kind, PodId, Result};
+
+/// Longest time that a shim may take to answer. A launch is bounded by its own, longer limit: its mounts can be slow.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const LAUNCH_LIMIT: Duration = Duration::from_secs(120);
+
+/// Name of the socket in the pod's folder.
+const SOCKET: &str = "shim.sock";
+
+type Answer = oneshot::Sender<(Result<Reply, Failure>, Vec<OwnedFd>)>;
 
 /// A shim that holds a pod.
 #[derive(Debug)]
-pub struct Shim {}
+pub struct Shim {
+    pod: PodId,
+    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    next: AtomicU64,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    answers: Mutex<HashMap<RequestId, Answer>>,
+    execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
+    /// True once the connection has ended, and the shim with it.
+    gone: watch::Sender<bool>,
+}
+
+/// Ends of containers, in order. It ends itself when the shim is gone.
+pub(crate) type ShimEvents = mpsc::UnboundedReceiver<Event>;
+
+impl Shim {
+    /// Starts a shim for a pod. It does not wait for it: the first request does.
+    pub(crate) fn spawn(program: &ShimProgram, pod: &PodId, dir: &Path) -> Result<(Self, ShimEvents)> {
+        let step =
+            |step: &'static str| move |error| Error::io(format!("{step} of pod {pod}"), std::io::Error::from(error));
+        let flags = SocketFlags::CLOEXEC;
+        let socket = || rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let listener = socket().map_err(step("make the shim's socket"))?;
+        with_address(dir, |address| rustix::net::bind(&listener, address)).map_err(step("bind the shim's socket"))?;
+        rustix::net::listen(&listener, 8).map_err(step("listen on the shim's socket"))?;
+        let stream = connect(dir).map_err(step("connect to the shim"))?;
+
+        let log = std::fs::File::create(dir.join("shim.log"))
+            .map_err(|error| Error::io(format!("make the log of the shim of pod {pod}"), error))?;
+        let null = std::fs::File::open("/dev/null").map_err(|error| Error::io("open /dev/null", error))?;
+        let fds = [null.as_fd(), null.as_fd(), log.as_fd(), listener.as_fd()];
+        let child = tripod_sys::spawn::spawn(program.as_fd(), &["tripod-shim", pod.as_str()], &[], &fds)
+            .map_err(|error| Error::io(format!("start the shim of pod {pod}"), error))?;
+        Self::over(pod, stream, Some(child.pidfd))
+    }
+
+    /// Connects to the shim that an earlier daemon started; `None` if it is gone.
+    pub(crate) fn find(pod: &PodId, dir: &Path) -> Result<Option<(Self, ShimEvents)>> {
+        match connect(dir) {
+            Ok(stream) => Self::over(pod, stream, None).map(Some),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
+            Err(error) => Err(Error::io(format!("connect to the shim of pod {pod}"), std::io::Error::from(error))),
+        }
+    }
+
+    /// `child` is the shim's process if it is this daemon's child.
+    fn over(pod: &PodId, stream: std::os::unix::net::UnixStream, child: Option<OwnedFd>) -> Result<(Self, ShimEvents)> {
+        let stream = UnixStream::from_std(stream)
+            .map_err(|error| Error::io(format!("watch the connection to the shim of pod {pod}"), error))?;
+        let (reader, writer) = stream.into_split();
+        let shared =
+            Arc::new(Shared { answers: Mutex::default(), execs: Mutex::default(), gone: watch::Sender::new(false) });
+        let (events, received) = mpsc::unbounded_channel();
+        tokio::spawn(read_all(pod.clone(), wire::Reader::new(reader), Arc::clone(&shared), events, child));
+        let shim = Self { pod: pod.clone(), writer: tokio::sync::Mutex::new(writer), next: AtomicU64::new(1), shared };
+        Ok((shim, received))
+    }
+
+    /// Sends a request with its file descriptors and waits for the answer.
+    pub async fn request(&self, request: Request, fds: &[OwnedFd]) -> Result<(Reply, Vec<OwnedFd>)> {
+        let limit = if matches!(request, Request::Launch(_)) { LAUNCH_LIMIT } else { ANSWER_LIMIT };
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        lock(&self.shared.answers).insert(id, answer);
+        let exchange = async {
+            let bytes = frame::encode(&ToShim { id, request }, fds.len()).map_err(|error| {
+                Error::with(Kind::InvalidArgument, format!("encode a request to pod {}", self.pod), error)
+            })?;
+            wire::write(&mut *self.writer.lock().await, &bytes, fds).await.map_err(|error| self.lost(Some(error)))?;
+            answered.await.map_err(|_| self.lost(None))
+        };
+        let outcome = tokio::time::timeout(limit, exchange).await;
+        lock(&self.shared.answers).remove(&id);
+        match outcome {
+            Ok(Ok((result, fds))) => Ok((result.map_err(|failure| refused(&failure))?, fds)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::new(
+                Kind::DeadlineExceeded,
+                format!("the shim of pod {} did not answer within {} s; a mount may hang", self.pod, limit.as_secs()),
+            )),
+        }
+    }
+
+    /// A request that is answered with "done".
+    pub async fn tell(&self, request: Request) -> Result<()> {
+        self.request(request, &[]).await.map(drop)
+    }
+
+    /// Says when the exec of this name ends, with its exit code. To be called before the exec is started.
+    pub(crate) fn exec_end(&self, exec: &str) -> oneshot::Receiver<i32> {
+        let (end, ended) = oneshot::channel();
+        lock(&self.shared.execs).insert(exec.to_owned(), end);
+        ended
+    }
+
+    /// Nobody waits for the end of this exec any more.
+    pub(crate) fn forget_exec(&self, exec: &str) {
+        lock(&self.shared.execs).remove(exec);
+    }
+
+    /// Waits until the shim is gone.
+    pub(crate) async fn gone(&self) {
+        let mut gone = self.shared.gone.subscribe();
+        // An error means that the sender is gone, and so is the connection.
+        let _ = gone.wait_for(|gone| *gone).await;
+    }
+
+    fn lost(&self, error: Option<std::io::Error>) -> Error {
+        let message = format!("the shim of pod {} is gone; stop the pod and make a new one", self.pod);
+        match error {
+            Some(error) => Error::with(Kind::Unavailable, message, error),
+            None => Error::new(Kind::Unavailable, message),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the shim could not do, as the engine's error.
+fn refused(failure: &Failure) -> Error {
+    let kind = match failure.kind {
+        FailureKind::NotFound => Kind::NotFound,
+        FailureKind::NotRunning => Kind::FailedPrecondition,
+        FailureKind::Exists => Kind::AlreadyExists,
+        FailureKind::Program | FailureKind::Plan => Kind::InvalidArgument,
+        FailureKind::Internal => Kind::Internal,
+    };
+    Error::new(kind, failure.to_string())
+}
+
+/// The socket's address through a descriptor of its folder: a path of any depth fits into the 108 bytes of an address.
+fn with_address<T>(
+    dir: &Path,
+    call: impl FnOnce(&SocketAddrUnix) -> Result<T, rustix::io::Errno>,
+) -> Result<T, rustix::io::Errno> {
+    use rustix::fs::{Mode, OFlags};
+    let folder = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let raw = std::os::fd::AsRawFd::as_raw_fd(&folder.as_fd());
+    call(&SocketAddrUnix::new(format!("/proc/self/fd/{raw}/{SOCKET}"))?)
+}
+
+fn connect(dir: &Path) -> Result<std::os::unix::net::UnixStream, rustix::io::Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    with_address(dir, |address| rustix::net::connect(&stream, address))?;
+    Ok(stream.into())
+}
+
+/// Collects the exit status of a shim whose connection has ended, so that it does not stay a zombie.
+async fn reap(pidfd: OwnedFd) {
+    let mut pause = Duration::from_millis(1);
+    while let Ok(None) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// Hands answers and events on until the connection ends.
+async fn read_all(
+    pod: PodId,
+    mut reader: wire::Reader,
+    shared: Arc<Shared>,
+    events: mpsc::UnboundedSender<Event>,
+    child: Option<OwnedFd>,
+) {
+    loop {
+        match reader.next().await {
+            Ok(Some((FromShim::Reply { id, result }, fds))) => {
+                if let Some(answer) = lock(&shared.answers).remove(&id) {
+                    // Whoever asked may have run out of time.
+                    let _ = answer.send((result, fds));
+                }
+            }
+            Ok(Some((FromShim::Event(Event::ExecExited { exec, code }), _))) => {
+                if let Some(end) = lock(&shared.execs).remove(&exec) {
+                    let _ = end.send(code);
+                }
+            }
+            Ok(Some((FromShim::Event(event), _))) => {
+                // The receiver ends only with the engine.
+                let _ = events.send(event);
+            }
+            Ok(None) => break,
+            Err(error) => {
+                tracing::warn!(%pod, %error, "the connection to the shim broke");
+                break;
+            }
+        }
+    }
+    shared.gone.send_replace(true);
+    lock(&shared.answers).clear();
+    lock(&shared.execs).clear();
+    drop(events);
+    if let Some(child) = child {
+        reap(child).await;
+    }
+}

@@ -1,0 +1,101 @@
+//! Ending containers: asked politely, then by force.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Container, Engine, limited};
+use crate::{ContainerState, Error, Kind, Result, operation::Operation};
+
+/// How long the kernel may take to end a process that was sent SIGKILL; one that waits for a dead disk takes longer.
+const KILL_LIMIT: Duration = Duration::from_secs(60);
+
+/// The longest grace that anybody gets. A greater one is as good as for ever, and would overflow a clock.
+const MAX_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const SIGKILL: i32 = 9;
+
+impl Engine {
+    /// Stops a container: its stop signal, then SIGKILL after the grace. A second call with a shorter grace shortens it.
+    /// Unknown containers and those that do not run are fine.
+    pub async fn stop_container(self: &Arc<Self>, id: &str, grace: Duration) -> Result<()> {
+        let container = match self.index.container(id) {
+            Ok(container) => container,
+            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let deadline = Instant::now() + grace.min(MAX_GRACE);
+        container.deadline.send_if_modified(|current| {
+            let sooner = current.is_none_or(|current| deadline < current);
+            if sooner {
+                *current = Some(deadline);
+            }
+            sooner
+        });
+        let engine = Arc::clone(self);
+        let object = container.id.to_string();
+        let work = |operation: Arc<Operation>| async move { engine.do_stop(&container, grace, &operation).await };
+        self.changes.run("stop container", object, 0, work).await
+    }
+
+    /// Kills a container and waits for its end.
+    pub(super) async fn end_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        self.stop_container(container.id.as_str(), Duration::ZERO).await
+    }
+
+    async fn do_stop(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        grace: Duration,
+        operation: &Operation,
+    ) -> Result<()> {
+        // A start that is under way is waited for: it is bounded, and there is nothing to signal before.
+        drop(container.busy.lock().await);
+        let result = self.stop_running(container, grace, operation).await;
+        container.deadline.send_replace(None);
+        result
+    }
+
+    async fn stop_running(&self, container: &Arc<Container>, grace: Duration, operation: &Operation) -> Result<()> {
+        let record = container.record();
+        if !matches!(record.state, ContainerState::Running { .. }) {
+            return Ok(());
+        }
+        let pod = self.index.pod(record.pod.as_str())?;
+        let launcher = self.launcher(&pod.record().config.runtime_handler)?;
+        let signal = async |signal: i32| {
+            let Ok(shim) = pod.shim() else { return Ok(()) };
+            match launcher.signal(&shim, &container.id, signal).await {
+                // It has just ended, or the shim is gone and its end is being recorded.
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::FailedPrecondition | Kind::Unavailable) => {
+                    Ok(())
+                }
+                result => result,
+            }
+        };
+        if !grace.is_zero() {
+            operation.stage("grace");
+            signal(container.plan().stop_signal).await?;
+            let mut deadline = container.deadline.subscribe();
+            loop {
+                let until = deadline.borrow_and_update().unwrap_or_else(Instant::now);
+                tokio::select! {
+                    () = container.wait_exited() => return Ok(()),
+                    () = tokio::time::sleep_until(until) => break,
+                    changed = deadline.changed() => if changed.is_err() { break },
+                }
+            }
+        }
+        operation.stage("kill");
+        signal(SIGKILL).await?;
+        limited(KILL_LIMIT, "its end after SIGKILL", async {
+            container.wait_exited().await;
+            Ok(())
+        })
+        .await
+        .map_err(|error| {
+            let why = "a process may wait for a disk or a network filesystem that does not answer";
+            Error::new(error.kind(), format!("stop container {}: {error}: {why}", container.id))
+        })
+    }
+}

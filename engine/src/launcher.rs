@@ -1,0 +1,5 @@
+//! The launchers that come with the engine.
+
+mod linux;
+
+pub use linux::Linux;

@@ -1,0 +1,70 @@
+//! Launcher `linux`: the shim starts the container itself; no other program takes part.
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use async_trait::async_trait;
+use tripod_shim_protocol::{ExecPlan, LaunchPlan, Reply, Request};
+
+use crate::{
+    ContainerId, Error, Kind, Result,
+    isolator::Cgroups,
+    plugin::{Launcher, RootFs, Task},
+    shim::Shim,
+};
+
+/// Makes the cgroups of the plan, then lets the shim carry out the rest.
+#[derive(Debug)]
+pub struct Linux {
+    cgroups: Arc<Cgroups>,
+}
+
+impl Linux {
+    /// A launcher over the host's cgroups.
+    pub fn new(cgroups: Arc<Cgroups>) -> Self {
+        Self { cgroups }
+    }
+}
+
+#[async_trait]
+impl Launcher for Linux {
+    fn name(&self) -> &'static str {
+        "linux"
+    }
+
+    async fn launch(&self, shim: &Shim, plan: &LaunchPlan, rootfs: RootFs, volumes: Vec<OwnedFd>) -> Result<Task> {
+        let RootFs::Detached(rootfs) = rootfs else {
+            return Err(Error::new(Kind::Internal, "launcher linux takes the root filesystem as a detached mount"));
+        };
+        self.cgroups.create(&plan.cgroups, &plan.resources)?;
+        let fds: Vec<OwnedFd> = std::iter::once(rootfs).chain(volumes).collect();
+        match shim.request(Request::Launch(Box::new(plan.clone())), &fds).await {
+            Ok((reply, _)) => started(reply),
+            Err(error) => {
+                if let Err(left) = self.cgroups.remove(&plan.cgroups).await {
+                    tracing::warn!(container = plan.container, error = %left, "cgroups of a failed start are left for later");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn exec(&self, shim: &Shim, _plan: &LaunchPlan, exec: ExecPlan, stdio: [OwnedFd; 3]) -> Result<Task> {
+        let (reply, _) = shim.request(Request::Exec(Box::new(exec)), &stdio).await?;
+        started(reply)
+    }
+
+    async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()> {
+        shim.tell(Request::Signal { container: container.to_string(), signal }).await
+    }
+
+    async fn destroy(&self, plan: &LaunchPlan) -> Result<()> {
+        self.cgroups.remove(&plan.cgroups).await
+    }
+}
+
+fn started(reply: Reply) -> Result<Task> {
+    match reply {
+        Reply::Started { pid, started_at, stages } => Ok(Task { pid, started_at, stages }),
+        other => Err(Error::new(Kind::Internal, format!("the shim answered a start with {other:?}"))),
+    }
+}
