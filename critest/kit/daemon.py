@@ -86,6 +86,8 @@ class Daemon:
 
 class Tripod(Daemon):
     name = "tripod"
+    # What is the node's and no pod's: the bridge, the frame of the table (not what is in its maps), the base cgroup.
+    allowed = ("link tripod0", r"nft table \S+ tripod(?!.*elements =).*", r"cgroup \S*/tripod")
 
     def __init__(self, work, certs, program):
         super().__init__(work, certs)
@@ -97,8 +99,7 @@ class Tripod(Daemon):
         network.mkdir()
         # No CNI configuration: the built-in bridge.
         config.write_text(
-            f'[image]\ncerts_dir = "{self.certs}"\n\n[network]\ncni_conf_dir = "{network}"\n\n'
-            '[streaming]\naddress = "127.0.0.1:0"\n'
+            f'[image]\ncerts_dir = "{self.certs}"\n\n[network]\ncni_conf_dir = "{network}"\n'
         )
         folders = ["--root", self.root, "--state", self.state, "--socket", self.socket]
         return [self.program, "serve", "--config", config, *folders]
