@@ -87,7 +87,7 @@ class Daemon:
 class Tripod(Daemon):
     name = "tripod"
     # What is the node's and no pod's: the bridge, the frame of the table (not what is in its maps), the base cgroup.
-    allowed = ("link tripod0", r"nft table \S+ tripod(?!.*elements =).*", r"cgroup \S*/tripod")
+    allowed = ("link tripod0", r"nft table \S+ tripod(?!.*: element ).*", r"cgroup \S*/tripod")
 
     def __init__(self, work, certs, program):
         super().__init__(work, certs)

@@ -69,6 +69,13 @@ class Leaks(unittest.TestCase):
         text = self.found("nft add table ip left; nft add chain ip left c", undo="nft delete table ip left")
         self.assertEqual(text, "left behind: nft table ip left\nleft behind: nft table ip left: chain c\n")
 
+    def test_elements_of_a_set_one_by_one(self):
+        ports = ", ".join(str(port) for port in range(1000, 1040, 2))
+        make = f"nft add table ip left; nft 'add set ip left s {{ type inet_service; elements = {{ {ports} }}; }}'"
+        text = self.found(make, "--allow", "'nft table ip left: set s: type .*'", undo="nft delete table ip left")
+        self.assertEqual(len(text.splitlines()), 2 + 20)
+        self.assertIn("left behind: nft table ip left: set s: element 1038\n", text)
+
     def test_a_folder_that_must_be_empty(self):
         text = self.found("mkdir pods; touch pods/one", "--empty", "pods", undo="rm -r pods")
         self.assertEqual(text, "left behind: file pods/one\n")
