@@ -13,7 +13,7 @@ _READY_WITHIN = 30
 
 
 class Daemon:
-    """A CRI daemon with folders of its own below `work`; a subclass says how to start it and what it leaves by design."""
+    """A CRI daemon with folders of its own below `work`; subclasses say how to start it and what stays by design."""
 
     name = ""
     allowed = ()  # patterns for scripts/leaks
