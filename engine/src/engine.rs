@@ -86,8 +86,8 @@ pub struct Engine {
     changes: Operations<()>,
     events: EventBus,
     leftovers: Leftovers,
-    /// Held for the life of the daemon: one daemon for each root.
-    _lock: std::fs::File,
+    /// Held for the life of the daemon: its folders are its own.
+    _locks: [std::fs::File; 2],
 }
 
 impl Engine {
@@ -97,7 +97,7 @@ impl Engine {
         for dir in [&options.root, &options.state, &options.state.join("pods")] {
             make_dir(dir)?;
         }
-        let lock = lock_root(&options.root)?;
+        let locks = [lock(&options.root)?, lock(&options.state)?];
         let (records, loaded) = Records::open(&options.root)?;
         let (leftovers, retries) = Leftovers::new();
         let engine = Arc::new(Self {
@@ -111,7 +111,7 @@ impl Engine {
             changes: Operations::default(),
             events: EventBus::default(),
             leftovers,
-            _lock: lock,
+            _locks: locks,
         });
         engine.recover(loaded).await?;
         leftovers::retry_in_background(&engine, retries);
@@ -233,14 +233,14 @@ fn make_dir(dir: &Path) -> Result<()> {
         .map_err(|error| Error::io(format!("make the folder {}", dir.display()), error))
 }
 
-fn lock_root(root: &Path) -> Result<std::fs::File> {
-    let path = root.join("lock");
+fn lock(dir: &Path) -> Result<std::fs::File> {
+    let path = dir.join("lock");
     let file = std::fs::File::create(&path).map_err(|error| Error::io(format!("make {}", path.display()), error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
             Kind::FailedPrecondition,
-            format!("another tripod uses {}: stop it, or give this one its own --root and --state", root.display()),
+            format!("another tripod uses {}: stop it, or give this one its own --root and --state", dir.display()),
         )),
         Err(std::fs::TryLockError::Error(error)) => Err(Error::io(format!("lock {}", path.display()), error)),
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use tripod_shim_protocol::{ContainerReport, LaunchPlan, Reply, Request};
 
 use super::{Container, Engine, Pod, containers::plan_file, now};
@@ -29,23 +30,23 @@ struct Found {
 }
 
 impl Engine {
-    pub(super) async fn recover(self: &Arc<Self>, loaded: Loaded) -> Result<()> {
+    pub(super) async fn recover(self: &Arc<Self>, mut loaded: Loaded) -> Result<()> {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|error| Error::io("read the boot ID of the kernel", error))?;
         let boot_id = boot_id.trim();
         let rebooted = loaded.boot_id.as_deref().is_some_and(|before| before != boot_id);
         self.records.put_boot(boot_id).await?;
 
+        self.drop_orphans(&mut loaded).await?;
         let mut known = Known::default();
         known.pods.extend(loaded.pods.iter().map(|pod| pod.id.clone()));
         known.containers.extend(loaded.containers.iter().map(|container| container.id.clone()));
-        let mut found = BTreeMap::new();
-        for pod in loaded.pods.iter().filter(|pod| pod.is_ready()) {
-            if let Some(shim) = self.find_shim(&pod.id).await {
-                known.live_pods.insert(pod.id.clone());
-                found.insert(pod.id.clone(), shim);
-            }
-        }
+        let ready: Vec<PodId> = loaded.pods.iter().filter(|pod| pod.is_ready()).map(|pod| pod.id.clone()).collect();
+        // All at once: one shim that does not answer must not hold up the daemon for each of its kind.
+        let shims = join_all(ready.iter().map(|pod| self.find_shim(pod))).await;
+        let mut found: BTreeMap<PodId, Found> =
+            ready.into_iter().zip(shims).filter_map(|(pod, shim)| Some((pod, shim?))).collect();
+        known.live_pods.extend(found.keys().cloned());
         self.restore(loaded, &mut found, if rebooted { NODE_RESTARTED } else { SHIM_LOST }).await;
         // Shims without a record hold processes that may use what the plugins are about to remove.
         self.sweep_unknown_pods(&known).await?;
@@ -71,14 +72,7 @@ impl Engine {
             }
         }
         for record in loaded.containers {
-            let Ok(pod) = self.index.pod(record.pod.as_str()) else {
-                tracing::warn!(container = %record.id, pod = %record.pod, "a container without its pod is removed");
-                self.leftovers.note_container(&record.id, &[]);
-                if let Err(error) = self.records.remove_container(&record.id).await {
-                    tracing::error!(container = %record.id, %error, "its record could not be removed");
-                }
-                continue;
-            };
+            let Ok(pod) = self.index.pod(record.pod.as_str()) else { continue };
             let report = found.get(&pod.id).and_then(|found| found.report.get(record.id.as_str()));
             self.restore_container(record, &pod, report, message).await;
         }
@@ -87,6 +81,18 @@ impl Engine {
                 self.watch_shim(&pod, &shim, events);
             }
         }
+    }
+
+    /// Forgets containers whose pod has no record: what belongs to them is unknown from here on, and removed.
+    async fn drop_orphans(&self, loaded: &mut Loaded) -> Result<()> {
+        let has_pod = |container: &ContainerRecord| loaded.pods.iter().any(|pod| pod.id == container.pod);
+        let (kept, orphans): (Vec<_>, Vec<_>) = std::mem::take(&mut loaded.containers).into_iter().partition(has_pod);
+        loaded.containers = kept;
+        for orphan in orphans {
+            tracing::warn!(container = %orphan.id, pod = %orphan.pod, "a container without its pod is removed");
+            self.records.remove_container(&orphan.id).await?;
+        }
+        Ok(())
     }
 
     async fn note_lost(&self, record: &PodRecord) {

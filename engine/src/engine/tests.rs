@@ -60,14 +60,14 @@ fn a_name_is_free_again_once_its_holder_is_removed() {
 }
 
 #[test]
-fn a_root_belongs_to_one_daemon() {
+fn a_folder_belongs_to_one_daemon() {
     let root = tempfile::tempdir().unwrap();
-    let held = lock_root(root.path()).unwrap();
-    let error = lock_root(root.path()).unwrap_err();
+    let held = lock(root.path()).unwrap();
+    let error = lock(root.path()).unwrap_err();
     assert_eq!(error.kind(), Kind::FailedPrecondition);
     assert!(error.to_string().contains("--root"), "{error}");
     drop(held);
-    lock_root(root.path()).unwrap();
+    lock(root.path()).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
