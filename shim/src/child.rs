@@ -1,0 +1,179 @@
+//! What a forked child does on its way to becoming a container's process.
+//!
+//! It starts as a copy of the shim with all rights and the host in sight, and gives up one after the other. Steps that
+//! need the host's paths therefore come first. Any failure is told to the shim over the channel, and the child ends.
+
+mod cgroups;
+mod devices;
+mod identity;
+mod masks;
+mod mounts;
+mod process;
+mod program;
+mod terminal;
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces},
+};
+use tripod_shim_protocol::{CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, LaunchPlan, ProcessPlan};
+use tripod_sys::{inroot, mount, namespace};
+
+use crate::{
+    fault::{Blame, failure},
+    pod::{Pod, become_root},
+    start::Reporter,
+};
+
+/// Opens a mere handle.
+const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// Standard input, output and error of a new process.
+#[derive(Debug)]
+pub(crate) enum Stdio {
+    /// Three descriptors.
+    Fds([OwnedFd; 3]),
+    /// A terminal from the container's own devpts, which the child allocates.
+    Terminal,
+}
+
+/// All that the first process of a container needs.
+#[derive(Debug)]
+pub(crate) struct Container<'a> {
+    pub(crate) plan: &'a LaunchPlan,
+    pub(crate) pod: &'a Pod,
+    pub(crate) rootfs: OwnedFd,
+    /// The mounts that travelled with the plan; index 0 is the plan's descriptor 1.
+    pub(crate) detached: Vec<OwnedFd>,
+    pub(crate) stdio: Stdio,
+}
+
+/// All that an exec needs.
+#[derive(Debug)]
+pub(crate) struct Exec<'a> {
+    pub(crate) process: &'a ProcessPlan,
+    pub(crate) cgroups: &'a CgroupPlan,
+    /// The container's first process, whose namespaces are entered.
+    pub(crate) container: BorrowedFd<'a>,
+    pub(crate) cgroup_namespace: bool,
+    pub(crate) stdio: Stdio,
+}
+
+/// Becomes the first process of a container. Called in a new mount namespace; returns only when that failed.
+pub(crate) fn container(container: Container<'_>, mut reporter: Reporter) -> i32 {
+    match enter_new(container, &mut reporter) {
+        Ok((process, stdio)) => process::become_program(process, &stdio, reporter),
+        Err(failure) => {
+            reporter.failed(failure);
+            EXIT_START_ERROR
+        }
+    }
+}
+
+/// Becomes a further process of a container; returns only when that failed.
+pub(crate) fn exec(exec: Exec<'_>, mut reporter: Reporter) -> i32 {
+    let process = exec.process;
+    match enter_running(exec, &mut reporter) {
+        Ok(stdio) => process::become_program(process, &stdio, reporter),
+        Err(failure) => {
+            reporter.failed(failure);
+            EXIT_START_ERROR
+        }
+    }
+}
+
+fn enter_new<'a>(
+    container: Container<'a>,
+    reporter: &mut Reporter,
+) -> Result<(&'a ProcessPlan, [OwnedFd; 3]), Failure> {
+    let Container { plan, pod, rootfs, detached, stdio } = container;
+    reporter.mark("clone");
+    rustix::process::umask(Mode::empty());
+    process::set_oom_score(&plan.process)?;
+    cgroups::join(&plan.cgroups)?;
+    if plan.cgroup_namespace {
+        namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
+    }
+    leave_keyring();
+    reporter.mark("cgroups");
+
+    let mut sources = mounts::Sources::open(plan, pod, detached)?;
+    attach_rootfs(&rootfs, &pod.dir)?;
+    let root = rootfs.as_fd();
+    for mount in &plan.mounts {
+        sources.attach(root, mount, plan)?;
+    }
+    devices::make_all(root, plan)?;
+    let stdio = match stdio {
+        Stdio::Fds(fds) => fds,
+        Stdio::Terminal => terminal::open(root, true, reporter)?,
+    };
+    masks::hide(root, &plan.masked_paths)?;
+    masks::protect(root, &plan.read_only_paths)?;
+    if plan.rootfs.read_only {
+        let read_only = mount::Attributes { read_only: true, ..mount::Attributes::default() };
+        mount::set(root, read_only, None, false).internal(|| "make the root filesystem read-only".into())?;
+    }
+    become_root(root).internal(|| "change to the container's root filesystem".into())?;
+    reporter.mark("mounts");
+    Ok((&plan.process, stdio))
+}
+
+fn enter_running(exec: Exec<'_>, reporter: &mut Reporter) -> Result<[OwnedFd; 3], Failure> {
+    reporter.mark("clone");
+    rustix::process::umask(Mode::empty());
+    process::set_oom_score(exec.process)?;
+    cgroups::join(exec.cgroups)?;
+    reporter.mark("cgroups");
+    let mut namespaces = ThreadNameSpaceType::MOUNT;
+    namespaces.set(ThreadNameSpaceType::CONTROL_GROUP, exec.cgroup_namespace);
+    move_into_thread_name_spaces(exec.container, namespaces)
+        .map_err(|e| failure(FailureKind::NotRunning, "enter the container's namespaces", io::Error::from(e)))?;
+    leave_keyring();
+    reporter.mark("namespaces");
+    Ok(match exec.stdio {
+        Stdio::Fds(fds) => fds,
+        Stdio::Terminal => {
+            let root =
+                rustix::fs::open("/", PATH, Mode::empty()).internal(|| "open the container's root directory".into())?;
+            terminal::open(root.as_fd(), false, reporter)?
+        }
+    })
+}
+
+/// The daemon's session keyring is not the container's. Kernels without keys, or with the quota used up, have nothing
+/// to share that would be worth failing for.
+fn leave_keyring() {
+    let _ = namespace::new_session_keyring();
+}
+
+/// Cuts the new mount namespace off from the host's and attaches the root filesystem in it.
+fn attach_rootfs(rootfs: &OwnedFd, place: &Path) -> Result<(), Failure> {
+    let none = mount::Attributes::default();
+    let open = |path: &Path| rustix::fs::open(path, PATH, Mode::empty());
+    open(Path::new("/"))
+        .map_err(io::Error::from)
+        .and_then(|root| mount::set(root, none, Some(mount::Propagation::Slave), true))
+        .internal(|| "stop mounts from reaching the host".into())?;
+    mount::set(rootfs, none, Some(mount::Propagation::Private), true)
+        .internal(|| "make the root filesystem private".into())?;
+    open(place)
+        .map_err(io::Error::from)
+        .and_then(|place| mount::attach(rootfs, place))
+        .internal(|| format!("attach the root filesystem to {} (in the container's own view)", place.display()))
+}
+
+/// `path` of a handle inside `root`, or `None` if there is no such thing.
+fn existing(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
+    match inroot::handle(root, path) {
+        Ok(handle) => Ok(Some(handle)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,90 @@
+//! Device nodes and the usual links in `/dev`.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Gid, Mode, Uid, makedev, mknodat, statat, symlinkat, unlinkat},
+    io::Errno,
+};
+use tripod_shim_protocol::{DeviceKind, DeviceNode, Failure, LaunchPlan, MountSource};
+use tripod_sys::{inroot, mount};
+
+use crate::fault::Blame;
+
+const LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// Makes the plan's device nodes and the links. A `/dev` of the host's that is mounted in the container stays as it is.
+pub(super) fn make_all(root: BorrowedFd<'_>, plan: &LaunchPlan) -> Result<(), Failure> {
+    let host_dev = |source: &MountSource| matches!(source, MountSource::Bind { .. });
+    if plan.mounts.iter().any(|m| host_dev(&m.source) && m.target == Path::new("/dev")) {
+        return Ok(());
+    }
+    for device in &plan.devices {
+        make(root, device).plan(|| format!("make device {}", device.path.display()))?;
+    }
+    for (link, target) in LINKS {
+        make_link(root, Path::new(link), target).plan(|| format!("make link {link}"))?;
+    }
+    Ok(())
+}
+
+fn make(root: BorrowedFd<'_>, device: &DeviceNode) -> io::Result<()> {
+    let (dir, name) = inroot::parent(root, &device.path)?;
+    let kind = match device.kind {
+        DeviceKind::Char => FileType::CharacterDevice,
+        DeviceKind::Block => FileType::BlockDevice,
+    };
+    let number = makedev(device.major, device.minor);
+    let make = || mknodat(&dir, name, kind, Mode::from_raw_mode(device.mode & 0o7777), number);
+    let made = match make() {
+        Err(Errno::EXIST) => {
+            let found = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == number {
+                Ok(())
+            } else {
+                unlinkat(&dir, name, AtFlags::empty())?;
+                make()
+            }
+        }
+        other => other,
+    };
+    match made {
+        Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
+        Ok(()) => {
+            let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+            Ok(rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        }
+        // Not allowed to make nodes: the host's own node serves, where it has the same path.
+        Err(Errno::PERM) => bind(root, device, number),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn bind(root: BorrowedFd<'_>, device: &DeviceNode, number: u64) -> io::Result<()> {
+    let host = rustix::fs::stat(&device.path)?;
+    if host.st_rdev != number {
+        return Err(Errno::PERM.into());
+    }
+    let node = mount::clone_path(None, &device.path, false)?;
+    mount::set(&node, mount::Attributes::default(), Some(mount::Propagation::Private), false)?;
+    mount::attach(node, inroot::touch(root, &device.path)?)
+}
+
+fn make_link(root: BorrowedFd<'_>, link: &Path, target: &str) -> io::Result<()> {
+    let (dir, name) = inroot::parent(root, link)?;
+    match symlinkat(target, dir.as_fd(), name) {
+        // An image may bring its own, and a plan a device of that name.
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}

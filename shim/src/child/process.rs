@@ -1,0 +1,144 @@
+//! The last steps before the program, the same for a container's first process and for an exec.
+
+use std::{
+    convert::Infallible,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{Gid, Mode, OFlags, Uid},
+    io::Errno,
+    process::{Rlimit, setrlimit},
+};
+use tripod_shim_protocol::{EXIT_START_ERROR, Failure, ProcessPlan, Resource};
+use tripod_sys::{exec, inroot, signal};
+
+use super::{identity, program::Program};
+use crate::{
+    fault::Blame,
+    start::{LastWord, Reporter, tell_failure},
+};
+
+/// Sets the badness for the OOM killer through the host's procfs. Lowering it below what the shim was given takes
+/// CAP_SYS_RESOURCE; a process that is a little more likely to be killed is better than none.
+pub(super) fn set_oom_score(process: &ProcessPlan) -> Result<(), Failure> {
+    let score = process.oom_score_adj.unwrap_or(0);
+    match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other.internal(|| format!("set oom_score_adj to {score}")),
+    }
+}
+
+/// Becomes the plan's program; returns only when that failed.
+pub(super) fn become_program(process: &ProcessPlan, stdio: &[OwnedFd; 3], reporter: Reporter) -> i32 {
+    match prepare(process, stdio) {
+        Err(failure) => {
+            reporter.failed(failure);
+            EXIT_START_ERROR
+        }
+        Ok(program) => {
+            let (channel, word) = reporter.into_last_word();
+            exec::with_stdio_and(channel, |channel| match finish(process, &program, word, channel) {
+                Ok(never) => match never {},
+                Err(failure) => {
+                    tell_failure(channel, failure);
+                    EXIT_START_ERROR
+                }
+            })
+        }
+    }
+}
+
+/// All that still needs descriptors.
+fn prepare(process: &ProcessPlan, stdio: &[OwnedFd; 3]) -> Result<Program, Failure> {
+    let program = Program::new(process)?;
+    // Fails only for a leader of a process group, which a new child is not.
+    let _ = rustix::process::setsid();
+    give_to_user(stdio, process.credentials.uid);
+    place(stdio).internal(|| "place standard input, output and error".into())?;
+    if process.terminal {
+        rustix::process::ioctl_tiocsctty(stdio[0].as_fd())
+            .internal(|| "make the terminal the controlling one".into())?;
+    }
+    for limit in &process.rlimits {
+        let bound = |value: u64| (value != u64::MAX).then_some(value);
+        let limits = Rlimit { current: bound(limit.soft), maximum: bound(limit.hard) };
+        setrlimit(resource(limit.resource), limits)
+            .plan(|| format!("set limit {:?} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+    }
+    Ok(program)
+}
+
+/// No descriptor of the host's is open any more.
+fn finish(
+    process: &ProcessPlan,
+    program: &Program,
+    word: LastWord,
+    channel: BorrowedFd<'_>,
+) -> Result<Infallible, Failure> {
+    let cwd = Path::new(&process.cwd);
+    let step = || format!("change to working directory {}", cwd.display());
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let entered = enter(cwd);
+    identity::take(process)?;
+    match entered {
+        // Root may not be allowed where the user is: network filesystems do that.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => enter(cwd).plan(step)?,
+        other => other.plan(step)?,
+    }
+    rustix::process::umask(Mode::from_raw_mode(process.credentials.umask.unwrap_or(0o022) & 0o777));
+    signal::reset_all();
+    word.ready(channel, "credentials").internal(|| "report to the shim".into())?;
+    program.execute()
+}
+
+/// Enters `cwd`, which is made if absent. Magic links are not followed: one in `/proc` could lead to where no path does.
+fn enter(cwd: &Path) -> io::Result<()> {
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(rustix::process::fchdir(inroot::mkdir_all(root, cwd, Mode::from_raw_mode(0o755))?)?)
+}
+
+/// Lets a user other than root open `/dev/stdout` and its like anew. Only pipes and terminals were made for this
+/// process alone.
+fn give_to_user(stdio: &[OwnedFd; 3], uid: u32) {
+    if uid == 0 {
+        return;
+    }
+    for fd in stdio {
+        let pipe = rustix::fs::fstat(fd)
+            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);
+        if pipe || rustix::termios::isatty(fd) {
+            let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None::<Gid>);
+        }
+    }
+}
+
+fn place([input, output, error]: &[OwnedFd; 3]) -> Result<(), Errno> {
+    rustix::stdio::dup2_stdin(input)?;
+    rustix::stdio::dup2_stdout(output)?;
+    rustix::stdio::dup2_stderr(error)
+}
+
+fn resource(resource: Resource) -> rustix::process::Resource {
+    use rustix::process::Resource as Kernel;
+    match resource {
+        Resource::As => Kernel::As,
+        Resource::Core => Kernel::Core,
+        Resource::Cpu => Kernel::Cpu,
+        Resource::Data => Kernel::Data,
+        Resource::Fsize => Kernel::Fsize,
+        Resource::Locks => Kernel::Locks,
+        Resource::Memlock => Kernel::Memlock,
+        Resource::Msgqueue => Kernel::Msgqueue,
+        Resource::Nice => Kernel::Nice,
+        Resource::Nofile => Kernel::Nofile,
+        Resource::Nproc => Kernel::Nproc,
+        Resource::Rss => Kernel::Rss,
+        Resource::Rtprio => Kernel::Rtprio,
+        Resource::Rttime => Kernel::Rttime,
+        Resource::Sigpending => Kernel::Sigpending,
+        Resource::Stack => Kernel::Stack,
+    }
+}

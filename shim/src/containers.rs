@@ -1,0 +1,308 @@
+//! The pod's containers: starting them, carrying their output, signals.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, fcntl_setfl},
+    pipe::{PipeFlags, pipe_with},
+    process::Pid,
+};
+use tripod_shim_protocol::{
+    CgroupPlan, ContainerReport, ExitRecord, Failure, FailureKind, LaunchPlan, LogTarget, PidNamespace, Reply,
+};
+use tripod_sys::{fork, signal};
+
+use crate::{
+    child::{self, Stdio},
+    clock,
+    fault::{Blame, failure},
+    log::{Log, Stream},
+    output::{Output, Taken},
+    pod,
+    poll::Source,
+    shim::Shim,
+    start::{self, Progress, ReplyTo, Stages, Start},
+    tree::SIGKILL,
+};
+
+/// A container that was launched and not yet forgotten.
+#[derive(Debug)]
+pub(crate) struct Container {
+    /// Its first process; reaped once the phase is `Exited`.
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) phase: Phase,
+    /// For its execs.
+    pub(crate) cgroups: CgroupPlan,
+    pub(crate) cgroup_namespace: bool,
+    pub(crate) own_pids: bool,
+    pub(crate) log: Option<Log>,
+    pub(crate) outputs: Vec<Output>,
+    /// Keeps standard input open; a terminal's master is held by its output.
+    pub(crate) stdin: Option<OwnedFd>,
+}
+
+/// Where a container is in its life.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// The child is on its way.
+    Starting(Start),
+    /// The child has given up and is about to end.
+    Failing(ReplyTo, Failure),
+    /// The program runs.
+    Running {
+        /// Nanoseconds since the epoch.
+        started_at: i64,
+    },
+    /// It has ended and its record is written.
+    Exited(ExitRecord),
+}
+
+/// The shim's ends of a container's standard input, output and error.
+#[derive(Debug, Default)]
+struct Ends {
+    stdin: Option<OwnedFd>,
+    outputs: Vec<(Stream, OwnedFd)>,
+}
+
+// === impl Container ===
+
+impl Container {
+    /// What is told of it, if it is more than a failed start.
+    pub(crate) fn report(&self) -> Option<ContainerReport> {
+        let pid = self.pid.as_raw_nonzero().get();
+        match &self.phase {
+            Phase::Starting(_) => Some(ContainerReport::Starting { pid }),
+            Phase::Failing(..) => None,
+            Phase::Running { started_at } => Some(ContainerReport::Running { pid, started_at: *started_at }),
+            Phase::Exited(record) => Some(ContainerReport::Exited(record.clone())),
+        }
+    }
+
+    /// Whether its first process has not been reaped.
+    pub(crate) fn is_alive(&self) -> bool {
+        !matches!(self.phase, Phase::Exited(_))
+    }
+}
+
+// === impl Shim ===
+
+impl Shim {
+    /// Starts a container. The answer comes later, unless this fails.
+    pub(crate) fn launch(
+        &mut self,
+        plan: &LaunchPlan,
+        mut fds: std::vec::IntoIter<OwnedFd>,
+        reply: ReplyTo,
+        since: i64,
+    ) -> Result<(), Failure> {
+        let step = || format!("launch container {}", plan.container);
+        let pod = self.pod.as_ref().ok_or_else(pod::not_set_up)?;
+        if self.containers.contains_key(&plan.container) {
+            return Err(failure(FailureKind::Exists, step(), "the shim already has a container of this ID"));
+        }
+        if !is_file_name(&plan.container) {
+            return Err(failure(FailureKind::Plan, step(), "the ID cannot be the name of a file"));
+        }
+        let rootfs =
+            fds.next().ok_or_else(|| failure(FailureKind::Plan, step(), "the root filesystem did not come with it"))?;
+        let (flags, into) = self.pid_namespace(&plan.pid)?;
+        let (stdio, ends) = stdio(plan).internal(step)?;
+        let log = plan.log.as_ref().map(open_log).transpose()?;
+        let cgroup = birthplace(&plan.cgroups)?;
+        let (channel, mut reporter) = start::channel(since).internal(step)?;
+        reporter.mark("prepare");
+        let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio };
+        let child = start::fork(fork::NEW_MOUNT | flags, cgroup.as_ref().map(AsFd::as_fd), into, move || {
+            child::container(new, reporter)
+        })
+        .internal(step)?;
+
+        let container = Container {
+            pid: child.pid,
+            pidfd: child.pidfd,
+            phase: Phase::Starting(Start::new(reply, channel)),
+            cgroups: plan.cgroups.clone(),
+            cgroup_namespace: plan.cgroup_namespace,
+            own_pids: plan.pid != PidNamespace::Node,
+            log,
+            outputs: Vec::new(),
+            stdin: ends.stdin,
+        };
+        let registered = self.register(plan.container.clone(), container, ends.outputs);
+        if let Err(error) = registered {
+            // Unknown to the shim, the child is killed and reaped like any orphan.
+            if let Some(container) = self.containers.remove(&plan.container) {
+                let _ = signal::send(&container.pidfd, SIGKILL);
+            }
+            return Err(failure(FailureKind::Internal, step(), error));
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, id: String, mut container: Container, outputs: Vec<(Stream, OwnedFd)>) -> io::Result<()> {
+        if let Phase::Starting(start) = &mut container.phase {
+            start.token = self.poll.add(start.as_fd(), Source::ContainerStart(id.clone()))?;
+        }
+        for (stream, fd) in outputs {
+            let token = self.poll.add(&fd, Source::Output(id.clone(), stream))?;
+            container.outputs.push(Output::new(stream, token, fd));
+        }
+        self.containers.insert(id, container);
+        Ok(())
+    }
+
+    /// How the first process of a container gets its PID namespace: by a flag of clone, or from another process.
+    fn pid_namespace(&self, plan: &PidNamespace) -> Result<(u64, Option<BorrowedFd<'_>>), Failure> {
+        let step = "find the PID namespace";
+        match plan {
+            PidNamespace::Container => Ok((fork::NEW_PID, None)),
+            PidNamespace::Node => Ok((0, None)),
+            PidNamespace::Pod => {
+                let reaper = self.pod.as_ref().and_then(|pod| pod.reaper.as_ref());
+                let reaper =
+                    reaper.ok_or_else(|| failure(FailureKind::Plan, step, "the pod has no shared PID namespace"))?;
+                Ok((0, Some(reaper.pidfd.as_fd())))
+            }
+            PidNamespace::Target(id) => Ok((0, Some(self.running(id)?.pidfd.as_fd()))),
+        }
+    }
+
+    /// The running container `id`.
+    pub(crate) fn running(&self, id: &str) -> Result<&Container, Failure> {
+        let step = || format!("find container {id}");
+        let container =
+            self.containers.get(id).ok_or_else(|| failure(FailureKind::NotFound, step(), "no such container"))?;
+        match container.phase {
+            Phase::Running { .. } => Ok(container),
+            _ => Err(failure(FailureKind::NotRunning, step(), "the container does not run")),
+        }
+    }
+
+    /// The channel of a start has something to say.
+    pub(crate) fn on_container_start(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let Phase::Starting(start) = &mut container.phase else { return };
+        if let Progress::Over(result) = start.advance() {
+            self.settle(id, result);
+        }
+    }
+
+    /// A start is decided. A failed one is answered when its child has been reaped, so that nothing of it is left.
+    pub(crate) fn settle(&mut self, id: &str, result: Result<Stages, Failure>) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let Phase::Starting(start) = &mut container.phase else { return };
+        self.poll.remove(start.as_fd(), start.token);
+        let (reply, master) = (start.reply, start.master.take());
+        match result {
+            Err(failure) => container.phase = Phase::Failing(reply, failure),
+            Ok(stages) => {
+                let started_at = clock::now();
+                let pid = container.pid.as_raw_nonzero().get();
+                container.phase = Phase::Running { started_at };
+                if let Some(master) = master {
+                    let output = nonblocking(&master).and_then(|()| {
+                        let token = self.poll.add(&master, Source::Output(id.to_owned(), Stream::Stdout))?;
+                        Ok(Output::new(Stream::Stdout, token, master))
+                    });
+                    match output {
+                        Ok(output) => container.outputs.push(output),
+                        Err(e) => crate::note(&format!("container {id}: its terminal cannot be read: {e}")),
+                    }
+                }
+                self.answer(reply, Ok(Reply::Started { pid, started_at, stages }), Vec::new());
+            }
+        }
+    }
+
+    /// A container has written something.
+    pub(crate) fn on_output(&mut self, id: &str, stream: Stream) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let Some(at) = container.outputs.iter().position(|output| output.stream == stream) else { return };
+        if container.outputs[at].take(container.log.as_mut(), &mut self.scratch) == Taken::End {
+            let output = container.outputs.swap_remove(at);
+            self.poll.remove(&output, output.token);
+            output.finish(container.log.as_mut(), &mut self.scratch);
+        }
+    }
+
+    /// Sends a signal to a container's first process.
+    pub(crate) fn signal(&mut self, id: &str, number: i32) -> Result<(), Failure> {
+        let step = || format!("send signal {number} to container {id}");
+        let starting = match self.containers.get(id) {
+            Some(container) if matches!(container.phase, Phase::Starting(_)) => Some(container),
+            _ => None,
+        };
+        let container = match starting {
+            Some(container) if number == SIGKILL => container,
+            _ => self.running(id)?,
+        };
+        match signal::send(&container.pidfd, number) {
+            // It has ended, and the shim is about to learn of it.
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
+                Err(failure(FailureKind::NotRunning, step(), "the container has just ended"))
+            }
+            other => other.plan(step),
+        }
+    }
+
+    /// Opens a running container's log anew.
+    pub(crate) fn reopen_log(&mut self, id: &str) -> Result<(), Failure> {
+        self.running(id)?;
+        match self.containers.get_mut(id).and_then(|container| container.log.as_mut()) {
+            Some(log) => {
+                let step = format!("open log {}", log.path().display());
+                log.reopen().plan(|| step)
+            }
+            None => Err(failure(FailureKind::Plan, format!("reopen the log of container {id}"), "it has no log")),
+        }
+    }
+}
+
+/// Makes pipes for a container, or nothing if it is to have a terminal. The child's ends come first.
+fn stdio(plan: &LaunchPlan) -> io::Result<(Stdio, Ends)> {
+    if plan.process.terminal {
+        return Ok((Stdio::Terminal, Ends::default()));
+    }
+    let (stdin, keep) = if plan.stdin {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        (read, Some(write))
+    } else {
+        (File::open("/dev/null")?.into(), None)
+    };
+    let (out, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (err, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    nonblocking(&out)?;
+    nonblocking(&err)?;
+    let ends = Ends { stdin: keep, outputs: vec![(Stream::Stdout, out), (Stream::Stderr, err)] };
+    Ok((Stdio::Fds([stdin, stdout, stderr]), ends))
+}
+
+fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    Ok(fcntl_setfl(fd, rustix::fs::fcntl_getfl(fd)? | OFlags::NONBLOCK)?)
+}
+
+fn open_log(target: &LogTarget) -> Result<Log, Failure> {
+    Log::open(&target.path).plan(|| format!("open log {}", target.path.display()))
+}
+
+/// The cgroup in which a child is born: only the unified tree can do that.
+pub(crate) fn birthplace(plan: &CgroupPlan) -> Result<Option<OwnedFd>, Failure> {
+    match plan.dirs.first() {
+        Some(dir) if plan.unified => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(dir, flags, Mode::empty());
+            opened.plan(|| format!("open cgroup {}", dir.display())).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn is_file_name(id: &str) -> bool {
+    Path::new(id).file_name().is_some_and(|name| name == id)
+}

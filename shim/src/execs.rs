@@ -1,0 +1,144 @@
+//! Further processes in running containers.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::Pid;
+use tripod_shim_protocol::{Event, ExecPlan, Failure, FailureKind, Reply};
+use tripod_sys::signal;
+
+use crate::{
+    child::{self, Stdio},
+    clock,
+    containers::birthplace,
+    fault::{Blame, failure},
+    poll::Source,
+    shim::Shim,
+    start::{self, Progress, ReplyTo, Stages, Start},
+    tree,
+};
+
+/// An exec that has not been reaped.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    /// The container that it runs in.
+    pub(crate) container: String,
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) phase: Phase,
+}
+
+/// Where an exec is in its life.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// The child is on its way.
+    Starting(Start),
+    /// The child has given up and is about to end.
+    Failing(ReplyTo, Failure),
+    /// The program runs.
+    Running,
+}
+
+// === impl Shim ===
+
+impl Shim {
+    /// Starts a process in a container. The answer comes later, unless this fails.
+    pub(crate) fn exec(
+        &mut self,
+        plan: &ExecPlan,
+        fds: Vec<OwnedFd>,
+        reply: ReplyTo,
+        since: i64,
+    ) -> Result<(), Failure> {
+        let step = || format!("exec {} in container {}", plan.exec, plan.container);
+        if self.execs.contains_key(&plan.exec) {
+            return Err(failure(FailureKind::Exists, step(), "the shim already has an exec of this name"));
+        }
+        let container = self.running(&plan.container)?;
+        let stdio = match (plan.process.terminal, <[OwnedFd; 3]>::try_from(fds)) {
+            (true, _) => Stdio::Terminal,
+            (false, Ok(fds)) => Stdio::Fds(fds),
+            (false, Err(fds)) => {
+                let text = format!("{} file descriptors came where three are needed", fds.len());
+                return Err(failure(FailureKind::Plan, step(), text));
+            }
+        };
+        let cgroup = birthplace(&container.cgroups)?;
+        let (channel, mut reporter) = start::channel(since).internal(step)?;
+        reporter.mark("prepare");
+        let new = child::Exec {
+            process: &plan.process,
+            cgroups: &container.cgroups,
+            container: container.pidfd.as_fd(),
+            cgroup_namespace: container.cgroup_namespace,
+            stdio,
+        };
+        let into = container.own_pids.then(|| container.pidfd.as_fd());
+        let child = start::fork(0, cgroup.as_ref().map(AsFd::as_fd), into, move || child::exec(new, reporter))
+            .internal(step)?;
+
+        let mut start = Start::new(reply, channel);
+        start.token = match self.poll.add(start.as_fd(), Source::ExecStart(plan.exec.clone())) {
+            Ok(token) => token,
+            Err(error) => {
+                let _ = signal::send(&child.pidfd, tree::SIGKILL);
+                return Err(failure(FailureKind::Internal, step(), error));
+            }
+        };
+        let (container, phase) = (plan.container.clone(), Phase::Starting(start));
+        self.execs.insert(plan.exec.clone(), Exec { container, pid: child.pid, pidfd: child.pidfd, phase });
+        Ok(())
+    }
+
+    /// The channel of a start has something to say.
+    pub(crate) fn on_exec_start(&mut self, name: &str) {
+        let Some(exec) = self.execs.get_mut(name) else { return };
+        let Phase::Starting(start) = &mut exec.phase else { return };
+        if let Progress::Over(result) = start.advance() {
+            self.settle_exec(name, result);
+        }
+    }
+
+    fn settle_exec(&mut self, name: &str, result: Result<Stages, Failure>) {
+        let Some(exec) = self.execs.get_mut(name) else { return };
+        let Phase::Starting(start) = &mut exec.phase else { return };
+        self.poll.remove(start.as_fd(), start.token);
+        let (reply, master) = (start.reply, start.master.take());
+        match result {
+            Err(failure) => exec.phase = Phase::Failing(reply, failure),
+            Ok(stages) => {
+                exec.phase = Phase::Running;
+                let pid = exec.pid.as_raw_nonzero().get();
+                let started = Reply::Started { pid, started_at: clock::now(), stages };
+                self.answer(reply, Ok(started), master.into_iter().collect());
+            }
+        }
+    }
+
+    /// An exec has been reaped.
+    pub(crate) fn exec_ended(&mut self, name: &str, code: i32) {
+        if let Some(Exec { phase: Phase::Starting(start), .. }) = self.execs.get_mut(name) {
+            let result = start.conclude();
+            self.settle_exec(name, result);
+        }
+        match self.execs.remove(name).map(|exec| exec.phase) {
+            Some(Phase::Failing(reply, failure)) => self.answer(reply, Err(failure), Vec::new()),
+            Some(_) => self.announce(&Event::ExecExited { exec: name.to_owned(), code }),
+            None => {}
+        }
+    }
+
+    /// Kills an exec and all its descendants.
+    pub(crate) fn kill_exec(&mut self, name: &str) -> Result<(), Failure> {
+        let exec = self.execs.get(name);
+        let exec = exec.ok_or_else(|| failure(FailureKind::NotFound, format!("kill exec {name}"), "no such exec"))?;
+        tree::kill(exec.pid, &exec.pidfd);
+        Ok(())
+    }
+
+    /// Kills the execs of a container that has ended. In its own PID namespace the kernel has done so.
+    pub(crate) fn kill_execs_of(&mut self, container: &str) {
+        for exec in self.execs.values().filter(|exec| exec.container == container) {
+            tree::kill(exec.pid, &exec.pidfd);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The pod: namespaces that the shim enters and holds, shared memory, the reaper.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
+use tripod_shim_protocol::{Failure, FailureKind, PodPlan};
+use tripod_sys::{
+    fork, inroot,
+    mount::{self, Attributes, Propagation, Value},
+    namespace,
+};
+
+use crate::{
+    fault::{Blame, failure},
+    reaper,
+};
+
+/// Where exit records are, below the pod's folder.
+pub(crate) const EXITS: &str = "exits";
+
+/// A pod that has been set up.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// The pod's folder.
+    pub(crate) dir: PathBuf,
+    /// Its shared memory.
+    pub(crate) shm: Shm,
+    /// PID 1 of the shared PID namespace, if the pod has one.
+    pub(crate) reaper: Option<fork::Child>,
+}
+
+/// A pod's `/dev/shm`.
+#[derive(Debug)]
+pub(crate) enum Shm {
+    /// The host's.
+    Host,
+    /// A mount that is attached nowhere (Linux 6.15 can copy such a mount).
+    Detached(OwnedFd),
+    /// A mount that is the root of a mount namespace with nothing else in it, for older kernels.
+    Held {
+        /// The namespace.
+        namespace: OwnedFd,
+        /// The mount.
+        mount: OwnedFd,
+    },
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// Enters the pod's namespaces and makes what belongs to the pod.
+    pub(crate) fn set_up(plan: &PodPlan) -> Result<Pod, Failure> {
+        if let Some(path) = &plan.netns {
+            let step = || format!("enter network namespace {}", path.display());
+            let file = File::open(path).plan(step)?;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).plan(step)?;
+        }
+        if plan.private_ipc {
+            namespace::unshare(UnshareFlags::NEWIPC).internal(|| "make an IPC namespace".into())?;
+        }
+        if let Some(name) = &plan.hostname {
+            namespace::unshare(UnshareFlags::NEWUTS).internal(|| "make a UTS namespace".into())?;
+            rustix::system::sethostname(name.as_bytes()).plan(|| format!("set the host name to {name:?}"))?;
+        }
+        for (key, value) in &plan.sysctls {
+            set_sysctl(key, value).plan(|| format!("set sysctl {key}={value}"))?;
+        }
+        let shm = match plan.shm_size {
+            None => Shm::Host,
+            Some(size) => Shm::new(size, &plan.dir).internal(|| format!("make shared memory of {size} bytes"))?,
+        };
+        let exits = plan.dir.join(EXITS);
+        std::fs::create_dir_all(&exits).plan(|| format!("make folder {}", exits.display()))?;
+        let reaper = match plan.shared_pid {
+            false => None,
+            true => Some(reaper::start(&plan.dir).internal(|| "start the reaper of the shared PID namespace".into())?),
+        };
+        Ok(Pod { dir: plan.dir.clone(), shm, reaper })
+    }
+}
+
+/// Writes a sysctl. Procfs shows each process those of its own namespaces, so that the pod's are meant here.
+fn set_sysctl(key: &str, value: &str) -> io::Result<()> {
+    let path = sysctl_path(key).ok_or(io::ErrorKind::InvalidInput)?;
+    let root = rustix::fs::open("/proc/sys", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let file = inroot::open(root, Path::new(&path), OFlags::WRONLY, Mode::empty())?;
+    let written = rustix::io::write(file, value.as_bytes())?;
+    if written == value.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// `net.ipv4.ip_forward` and `net/ipv4/conf/eth0.1/forwarding` are the two ways to write a key.
+fn sysctl_path(key: &str) -> Option<String> {
+    let path = match key.find(['.', '/']).map(|at| key.as_bytes()[at]) {
+        Some(b'/') => key.to_owned(),
+        _ => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+    };
+    path.split('/').all(|part| !part.is_empty() && part != "." && part != "..").then_some(path)
+}
+
+// === impl Shm ===
+
+impl Shm {
+    /// A new tmpfs. `place` is any directory that exists.
+    fn new(size: u64, place: &Path) -> io::Result<Shm> {
+        let size = size.to_string();
+        let options = [("size", Value::String(&size)), ("mode", Value::String("1777"))];
+        let attributes = Attributes { nosuid: true, nodev: true, noexec: true, ..Attributes::default() };
+        let mount = mount::new_filesystem("tmpfs", &options, attributes)?;
+        match mount::clone_fd(&mount, false) {
+            Ok(_) => Ok(Shm::Detached(mount)),
+            Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Shm::hold(mount, place),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Puts the mount into a namespace of its own, from which it can be copied on any kernel.
+    fn hold(mount: OwnedFd, place: &Path) -> io::Result<Shm> {
+        let home = File::open("/proc/self/ns/mnt")?;
+        namespace::unshare(UnshareFlags::NEWNS)?;
+        let held = enter_alone(&mount, place);
+        // Whatever happened: the host's mounts are where containers' volumes are found.
+        move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        Ok(Shm::Held { namespace: held?, mount })
+    }
+
+    /// A copy of the mount, to be attached in a container. Called in a container's child.
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
+        match self {
+            Shm::Host => mount::clone_path(None, Path::new("/dev/shm"), false),
+            Shm::Detached(mount) => mount::clone_fd(mount, false),
+            Shm::Held { namespace, mount } => {
+                let home = File::open("/proc/self/ns/mnt")?;
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                let copy = mount::clone_fd(mount, false);
+                move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                copy
+            }
+        }
+    }
+}
+
+/// Makes `mount` the root of the calling thread's mount namespace, which must be new, and drops all else from it.
+/// Returns the namespace. `place` is any directory.
+pub(crate) fn enter_alone(mount: &OwnedFd, place: &Path) -> io::Result<OwnedFd> {
+    let namespace = File::open("/proc/self/ns/mnt")?;
+    let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    mount::set(open(Path::new("/"))?, Attributes::default(), Some(Propagation::Slave), true)?;
+    mount::attach(mount, open(place)?)?;
+    become_root(mount)?;
+    Ok(namespace.into())
+}
+
+/// Makes an attached mount `/` and takes the old root away.
+pub(crate) fn become_root(mount: impl AsFd) -> io::Result<()> {
+    rustix::process::fchdir(mount)?;
+    // The old root comes to lie on top of the new one and is taken away there: no directory is needed for it.
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+/// The failure of requests that come before the pod is set up.
+pub(crate) fn not_set_up() -> Failure {
+    failure(FailureKind::NotRunning, "find the pod", "the pod has not been set up")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctls_have_two_spellings_and_stay_below_their_folder() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward").unwrap(), "net/ipv4/ip_forward");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/forwarding").unwrap(), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding").unwrap(), "net/ipv4/conf/eth0.1/forwarding");
+        for bad in ["", "..", "../x", "net/../../x", "net..x", "/net"] {
+            assert_eq!(sysctl_path(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! PID 1 of a shared PID namespace: adopts orphans and buries them.
+//!
+//! The containers of the pod see this process, so it has nothing to offer: no rights, no files, an empty root.
+
+use std::{io, os::fd::AsFd, path::Path};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    pipe::{PipeFlags, pipe_with},
+    process::{WaitOptions, wait},
+};
+use tripod_sys::{
+    caps::{self, Sets},
+    exec, fork,
+    mount::{self, Attributes, Value},
+    signal::ChildSignals,
+};
+
+use crate::pod;
+
+/// Starts it and waits until it has confined itself. `place` is any directory.
+pub(crate) fn start(place: &Path) -> io::Result<fork::Child> {
+    let (ready, tell) = pipe_with(PipeFlags::CLOEXEC)?;
+    let child = fork::spawn(fork::NEW_PID | fork::NEW_MOUNT, None, move || {
+        let _ = rustix::thread::set_name(c"tripod-reaper");
+        let word = confine(place).map_or_else(|e| e.to_string(), |()| READY.to_owned());
+        let confined = word == READY;
+        let _ = rustix::io::write(&tell, word.as_bytes());
+        if !confined {
+            return 1;
+        }
+        exec::with_stdio_and(tell, |_| bury())
+    })?;
+    let mut word = [0; 256];
+    // It says one thing and does nothing that could block, so that this read ends.
+    let n = rustix::io::read(&ready, &mut word)?;
+    match &word[..n] {
+        word if word == READY.as_bytes() => Ok(child),
+        word => Err(io::Error::other(String::from_utf8_lossy(word).into_owned())),
+    }
+}
+
+const READY: &str = "ready";
+
+fn confine(place: &Path) -> io::Result<()> {
+    let stdin = rustix::stdio::stdin();
+    rustix::stdio::dup2_stdout(stdin)?;
+    rustix::stdio::dup2_stderr(stdin)?;
+    let read_only = Attributes { read_only: true, nosuid: true, nodev: true, noexec: true };
+    let empty = mount::new_filesystem("tmpfs", &[("size", Value::String("4k"))], read_only)?;
+    pod::enter_alone(&empty, place)?;
+    caps::set(Sets::default())
+}
+
+fn bury() -> i32 {
+    let Ok(signals) = ChildSignals::new() else { return 1 };
+    loop {
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        let _ = poll(&mut [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)], None);
+        signals.clear();
+    }
+}

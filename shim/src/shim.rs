@@ -1,0 +1,268 @@
+//! The event loop: waits, and hands what happens to the module that knows what to do.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    io::Errno,
+    net::{SocketFlags, accept_with},
+};
+use serde::Deserialize;
+use tripod_shim_protocol::{
+    Event, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim, VERSION, frame, wire::Frame,
+};
+use tripod_sys::{memory, signal::ChildSignals};
+
+use crate::{
+    clock,
+    containers::Container,
+    execs::Exec,
+    exits::Stopping,
+    fault::failure,
+    link::{Link, Sent},
+    output::Scratch,
+    pod::Pod,
+    poll::{Poll, Source, Token},
+    start::ReplyTo,
+};
+
+/// After so long without work, memory that was needed for some is given back.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// All that the shim knows.
+#[derive(Debug)]
+pub(crate) struct Shim {
+    pub(crate) poll: Poll,
+    pub(crate) pod: Option<Pod>,
+    pub(crate) containers: BTreeMap<String, Container>,
+    pub(crate) execs: BTreeMap<String, Exec>,
+    pub(crate) scratch: Scratch,
+    pub(crate) stopping: Option<Stopping>,
+    /// The loop ends.
+    pub(crate) over: bool,
+    listener: OwnedFd,
+    signals: ChildSignals,
+    links: BTreeMap<Token, Link>,
+    /// Something was allocated since the last idle moment.
+    used: bool,
+}
+
+/// What can be read of a request that is not understood.
+#[derive(Deserialize)]
+struct OnlyId {
+    id: RequestId,
+}
+
+// === impl Shim ===
+
+impl Shim {
+    pub(crate) fn new(listener: OwnedFd) -> io::Result<Shim> {
+        let mut poll = Poll::new()?;
+        let signals = ChildSignals::new()?;
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        poll.add(&listener, Source::Listener)?;
+        poll.add(signals.as_fd(), Source::Children)?;
+        Ok(Shim {
+            poll,
+            pod: None,
+            containers: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            scratch: Scratch::default(),
+            stopping: None,
+            over: false,
+            listener,
+            signals,
+            links: BTreeMap::new(),
+            used: true,
+        })
+    }
+
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        while !self.over {
+            let timeout = self.timeout();
+            let ready = self.poll.wait(timeout)?;
+            if ready.is_empty() {
+                self.idle();
+            }
+            for token in ready {
+                // What an earlier event of the same batch has removed is gone.
+                if let Some(source) = self.poll.source(token) {
+                    self.dispatch(token, &source);
+                }
+            }
+        }
+        self.say_goodbye();
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let stopping = self.stopping.as_ref().map(|s| s.deadline.saturating_duration_since(Instant::now()));
+        let idle = (self.used || self.scratch.is_used()).then_some(IDLE);
+        stopping.into_iter().chain(idle).min()
+    }
+
+    fn idle(&mut self) {
+        self.scratch = Scratch::default();
+        if std::mem::take(&mut self.used) {
+            memory::trim();
+        }
+        self.continue_shutdown();
+    }
+
+    fn dispatch(&mut self, token: Token, source: &Source) {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Children => {
+                self.signals.clear();
+                self.reap();
+                self.used = true;
+            }
+            Source::Link => self.on_link(token),
+            Source::ContainerStart(id) => self.on_container_start(id),
+            Source::ExecStart(name) => self.on_exec_start(name),
+            Source::Output(id, stream) => self.on_output(id, *stream),
+        }
+    }
+
+    fn accept(&mut self) {
+        match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(socket) => match self.poll.add(&socket, Source::Link) {
+                Ok(token) => drop(self.links.insert(token, Link::new(socket))),
+                Err(e) => crate::note(&format!("a connection could not be watched: {e}")),
+            },
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+            Err(e) => crate::note(&format!("a connection could not be accepted: {e}")),
+        }
+    }
+
+    fn on_link(&mut self, token: Token) {
+        self.used = true;
+        loop {
+            let Some(link) = self.links.get_mut(&token) else { return };
+            match link.receive() {
+                Ok(None) => break,
+                Ok(Some(frame)) => self.on_request(token, frame),
+                Err(_) => return self.hang_up(token),
+            }
+        }
+        self.flush(token);
+    }
+
+    fn flush(&mut self, token: Token) {
+        let Some(link) = self.links.get_mut(&token) else { return };
+        let watched = match link.flush() {
+            Ok(sent) => self.poll.want_writable(link.as_fd(), token, sent == Sent::Part),
+            Err(e) => Err(e),
+        };
+        if watched.is_err() {
+            self.hang_up(token);
+        }
+    }
+
+    /// The end of a connection is no reason for anything else to end.
+    fn hang_up(&mut self, token: Token) {
+        if let Some(link) = self.links.remove(&token) {
+            self.poll.remove(link.as_fd(), token);
+        }
+    }
+
+    fn on_request(&mut self, link: Token, Frame { body, fds }: Frame) {
+        let since = clock::monotonic();
+        let message: ToShim = match frame::decode(&body) {
+            Ok(message) => message,
+            Err(error) => {
+                // A newer daemon asks for something that this shim does not know.
+                match frame::decode::<OnlyId>(&body) {
+                    Ok(OnlyId { id }) => {
+                        let failure = failure(FailureKind::Internal, "read a request", error);
+                        self.answer(ReplyTo { link, id }, Err(failure), Vec::new());
+                    }
+                    Err(_) => self.hang_up(link),
+                }
+                return;
+            }
+        };
+        drop(body);
+        let reply = ReplyTo { link, id: message.id };
+        if let Some(result) = self.handle(message.request, fds, reply, since).transpose() {
+            self.answer(reply, result, Vec::new());
+        }
+    }
+
+    /// Does what is asked; `None` if the answer comes later.
+    fn handle(
+        &mut self,
+        request: Request,
+        fds: Vec<OwnedFd>,
+        reply: ReplyTo,
+        since: i64,
+    ) -> Result<Option<Reply>, Failure> {
+        if self.stopping.is_some() && matches!(request, Request::Launch(_) | Request::Exec(_) | Request::Shutdown) {
+            return Err(failure(FailureKind::NotRunning, "take a request", "the pod is being shut down"));
+        }
+        match request {
+            Request::Setup(plan) => {
+                if self.pod.is_some() {
+                    return Err(failure(FailureKind::Exists, "set up the pod", "it has been set up"));
+                }
+                self.pod = Some(Pod::set_up(&plan)?);
+                let pid = rustix::process::getpid().as_raw_nonzero().get();
+                return Ok(Some(Reply::Ready { pid, version: VERSION }));
+            }
+            Request::Launch(plan) => return self.launch(&plan, fds.into_iter(), reply, since).map(|()| None),
+            Request::Exec(plan) => return self.exec(&plan, fds, reply, since).map(|()| None),
+            Request::Signal { container, signal } => self.signal(&container, signal)?,
+            Request::KillExec { exec } => self.kill_exec(&exec)?,
+            Request::ReopenLog { container } => self.reopen_log(&container)?,
+            Request::List => {
+                let report = |(id, container): (&String, &Container)| Some((id.clone(), container.report()?));
+                return Ok(Some(Reply::Report { containers: self.containers.iter().filter_map(report).collect() }));
+            }
+            Request::Forget { container } => self.forget(&container)?,
+            Request::Shutdown => {
+                self.shut_down(reply);
+                return Ok(None);
+            }
+        }
+        Ok(Some(Reply::Done))
+    }
+
+    /// Answers a request, if whoever asked is still there.
+    pub(crate) fn answer(&mut self, to: ReplyTo, result: Result<Reply, Failure>, fds: Vec<OwnedFd>) {
+        self.send(to.link, &FromShim::Reply { id: to.id, result }, fds);
+    }
+
+    /// Tells every connection.
+    pub(crate) fn announce(&mut self, event: &Event) {
+        let message = FromShim::Event(event.clone());
+        for link in self.links.keys().copied().collect::<Vec<_>>() {
+            self.send(link, &message, Vec::new());
+        }
+    }
+
+    fn send(&mut self, token: Token, message: &FromShim, fds: Vec<OwnedFd>) {
+        let Some(link) = self.links.get_mut(&token) else { return };
+        let sent = match link.send(message, fds) {
+            Ok(Sent::All) => Ok(()),
+            Ok(Sent::Part) => self.poll.want_writable(link.as_fd(), token, true),
+            Err(e) => Err(e),
+        };
+        if sent.is_err() {
+            self.hang_up(token);
+        }
+    }
+
+    /// Gives the last answers a moment to be read.
+    fn say_goodbye(&mut self) {
+        let end = Instant::now() + Duration::from_secs(1);
+        for link in self.links.values_mut() {
+            while matches!(link.flush(), Ok(Sent::Part)) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}

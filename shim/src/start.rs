@@ -1,0 +1,250 @@
+//! The start of a process, seen from the shim: a channel to the child that tells how far it is and that closes by
+//! itself when the program is executed. A start is a state of the event loop, so that one that hangs delays no other.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    },
+    thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces},
+};
+use serde::{Deserialize, Serialize};
+use tripod_shim_protocol::{Failure, FailureKind, RequestId};
+use tripod_sys::{fork, signal};
+
+use crate::{clock, fault::failure, poll::Token, tree};
+
+/// Steps and how long each took, in microseconds.
+pub(crate) type Stages = BTreeMap<String, u64>;
+
+/// Whom to answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplyTo {
+    /// The connection.
+    pub(crate) link: Token,
+    /// The request on it.
+    pub(crate) id: RequestId,
+}
+
+/// What a child says before it executes its program.
+#[derive(Debug, Serialize, Deserialize)]
+enum Word {
+    /// The terminal's master travels with this.
+    Terminal,
+    /// Only execve is left to do; said at this monotonic time.
+    Ready { stages: Stages, at: i64 },
+    /// It will not be.
+    Failed(Failure),
+}
+
+/// The longest text in a failure; longer ones are cut, so that a word fits the buffer below.
+const MAX_TEXT: usize = 2048;
+const MAX_WORD: usize = 16 << 10;
+
+/// The child's end.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    channel: OwnedFd,
+    stages: Stages,
+    since: i64,
+}
+
+/// The shim's end.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Whom to tell.
+    pub(crate) reply: ReplyTo,
+    /// Where the channel is registered; set by whoever registers it.
+    pub(crate) token: Token,
+    /// The master of the child's terminal.
+    pub(crate) master: Option<OwnedFd>,
+    channel: OwnedFd,
+    ready: Option<(Stages, i64)>,
+    failed: Option<Failure>,
+}
+
+/// How a start stands.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Not yet decided.
+    Pending,
+    /// The program runs, or does not.
+    Over(Result<Stages, Failure>),
+}
+
+/// A pair of ends. Time counts from `since` (monotonic), so that the first stage includes what the shim did itself.
+pub(crate) fn channel(since: i64) -> io::Result<(OwnedFd, Reporter)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (shim, child) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    Ok((shim, Reporter { channel: child, stages: Stages::new(), since }))
+}
+
+/// Forks a child, into the PID namespace of `into` if given.
+///
+/// Only children are affected by that change of the shim's; its own namespace stays what it was.
+pub(crate) fn fork(
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    into: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> io::Result<fork::Child> {
+    let Some(into) = into else { return fork::spawn(flags, cgroup, child) };
+    let own = std::fs::File::open("/proc/self/ns/pid")?;
+    move_into_thread_name_spaces(into, ThreadNameSpaceType::PROCESS_ID)?;
+    let result = fork::spawn(flags, cgroup, child);
+    if let Err(error) = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID)) {
+        // A child may always be put into the namespace of its parent, so this cannot be.
+        if let Ok(child) = &result {
+            let _ = signal::send(&child.pidfd, tree::SIGKILL);
+        }
+        return Err(error.into());
+    }
+    result
+}
+
+// === impl Reporter ===
+
+impl Reporter {
+    /// A stage is over.
+    pub(crate) fn mark(&mut self, stage: &str) {
+        let now = clock::monotonic();
+        *self.stages.entry(stage.to_owned()).or_default() += ((now - self.since) / 1000).cast_unsigned();
+        self.since = now;
+    }
+
+    /// Hands the terminal's master to the shim.
+    pub(crate) fn terminal(&self, master: &OwnedFd) -> io::Result<()> {
+        say(self.channel.as_fd(), &Word::Terminal, &[master.as_fd()])
+    }
+
+    /// Says why there will be no program.
+    pub(crate) fn failed(&self, failure: Failure) {
+        tell_failure(self.channel.as_fd(), failure);
+    }
+
+    /// The channel, to be kept across the closing of everything else, and what to say on it last.
+    pub(crate) fn into_last_word(self) -> (OwnedFd, LastWord) {
+        (self.channel, LastWord { stages: self.stages, since: self.since })
+    }
+}
+
+/// What a [`Reporter`] still has to say when only its channel is left.
+#[derive(Debug)]
+pub(crate) struct LastWord {
+    stages: Stages,
+    since: i64,
+}
+
+impl LastWord {
+    /// Says that execve comes next. `stage` names what was done since the last mark.
+    pub(crate) fn ready(mut self, channel: BorrowedFd<'_>, stage: &str) -> io::Result<()> {
+        let at = clock::monotonic();
+        self.stages.insert(stage.to_owned(), ((at - self.since) / 1000).cast_unsigned());
+        say(channel, &Word::Ready { stages: self.stages, at }, &[])
+    }
+}
+
+/// Says why there will be no program. If even that fails, the shim sees the channel close without a word.
+pub(crate) fn tell_failure(channel: BorrowedFd<'_>, mut failure: Failure) {
+    cut(&mut failure.step);
+    cut(&mut failure.message);
+    let _ = say(channel, &Word::Failed(failure), &[]);
+}
+
+fn cut(text: &mut String) {
+    if let Some(end) = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)) {
+        text.truncate(end);
+    }
+}
+
+fn say(channel: BorrowedFd<'_>, word: &Word, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(word)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    sendmsg(channel, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+// === impl Start ===
+
+impl Start {
+    pub(crate) fn new(reply: ReplyTo, channel: OwnedFd) -> Start {
+        Start { reply, token: 0, channel, master: None, ready: None, failed: None }
+    }
+
+    /// The result when the child is known to have ended, so that no more words can come.
+    pub(crate) fn conclude(&mut self) -> Result<Stages, Failure> {
+        match self.advance() {
+            Progress::Over(result) => result,
+            Progress::Pending => self.result(),
+        }
+    }
+
+    /// Takes what the child has said so far.
+    pub(crate) fn advance(&mut self) -> Progress {
+        loop {
+            match self.hear() {
+                Ok(Some(Word::Terminal)) => {}
+                Ok(Some(Word::Ready { stages, at })) => self.ready = Some((stages, at)),
+                Ok(Some(Word::Failed(failure))) => self.failed = Some(failure),
+                Ok(None) => return Progress::Over(self.result()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Progress::Pending,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.failed = Some(failure(FailureKind::Internal, "hear from the child", e));
+                    return Progress::Over(self.result());
+                }
+            }
+        }
+    }
+
+    fn result(&mut self) -> Result<Stages, Failure> {
+        if let Some(failure) = self.failed.take() {
+            return Err(failure);
+        }
+        let Some((mut stages, at)) = self.ready.take() else {
+            let text = "the child ended before it could execute the program (killed, or out of memory)";
+            return Err(failure(FailureKind::Internal, "start the process", text));
+        };
+        stages.insert("exec".to_owned(), ((clock::monotonic() - at) / 1000).cast_unsigned());
+        Ok(stages)
+    }
+
+    fn hear(&mut self) -> io::Result<Option<Word>> {
+        let mut bytes = vec![0; MAX_WORD];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = match recvmsg(&self.channel, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+            // A child that died with words unread by it resets the connection.
+            Err(Errno::CONNRESET) => return Ok(None),
+            other => other?,
+        };
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut fds) = part {
+                self.master = fds.next();
+            }
+        }
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&bytes[..received.bytes])?))
+    }
+}
+
+impl AsFd for Start {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}

@@ -1,0 +1,10 @@
+//! Drives the real `tripod-shim` over its socket, on the real kernel. Needs root and Debian's `busybox-static`.
+#![allow(clippy::unwrap_used, reason = "tests; clippy knows only those in functions marked so")]
+
+mod exec;
+mod launch;
+mod life;
+mod logs;
+mod measure;
+mod mounts;
+mod support;
