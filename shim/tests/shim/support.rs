@@ -4,14 +4,17 @@ use std::{
     fs::{self, File},
     io::Seek,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             fs::symlink,
             net::{UnixListener, UnixStream},
         },
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,8 +24,8 @@ use rustix::{
 };
 use tempfile::TempDir;
 use tripod_shim_protocol::{
-    Capabilities, CgroupPlan, Event, ExecPlan, ExitRecord, Failure, FromShim, FsOption, LaunchPlan, LogTarget, Mount,
-    MountFlags, MountSource, PodPlan, ProcessPlan, Reply, Request, ToShim, frame,
+    Capabilities, CgroupPlan, DeviceKind, DeviceNode, Event, ExecPlan, ExitRecord, Failure, FromShim, FsOption,
+    LaunchPlan, LogTarget, Mount, MountFlags, MountSource, PodPlan, ProcessPlan, Reply, Request, ToShim, frame,
     wire::{Incoming, Outgoing},
 };
 use tripod_sys::{memfd, mount, spawn};
@@ -128,10 +131,8 @@ impl Pod {
         let listener = UnixListener::bind(&socket).unwrap();
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         let errors = File::create(dir.path().join("shim.err")).unwrap();
-        let binary = std::env::var_os("TRIPOD_SHIM").map_or(env!("CARGO_BIN_EXE_tripod-shim").into(), PathBuf::from);
-        let program = memfd::seal("tripod-shim", &fs::read(binary).unwrap()).unwrap();
         let fds = [null.as_fd(), null.as_fd(), errors.as_fd(), listener.as_fd()];
-        let shim = spawn::spawn(program.as_fd(), &["tripod-shim", "pod1"], &[], &fds).unwrap();
+        let shim = spawn::spawn(program(), &["tripod-shim", "pod1"], &[], &fds).unwrap();
         let client = Client::connect(&socket);
         Pod { dir, shim, client, cgroups: CgroupPlan::default() }
     }
@@ -211,6 +212,7 @@ impl Pod {
             container: id.into(),
             process: process(&["/bin/sh", "-c", command]),
             mounts: usual_mounts(),
+            devices: usual_devices(),
             log: Some(LogTarget { path: self.log_path(id) }),
             ..LaunchPlan::default()
         }
@@ -323,6 +325,16 @@ impl Drop for Pod {
     }
 }
 
+/// The shim's binary as the daemon has it: one sealed file in memory, whose pages all shims share.
+fn program() -> BorrowedFd<'static> {
+    static PROGRAM: OnceLock<OwnedFd> = OnceLock::new();
+    let load = || {
+        let binary = std::env::var_os("TRIPOD_SHIM").map_or(env!("CARGO_BIN_EXE_tripod-shim").into(), PathBuf::from);
+        memfd::seal("tripod-shim", &fs::read(binary).unwrap()).unwrap()
+    };
+    PROGRAM.get_or_init(load).as_fd()
+}
+
 /// Root with the rights that containers usually have.
 pub(crate) fn process(argv: &[&str]) -> ProcessPlan {
     let usual = vec![0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
@@ -385,6 +397,21 @@ pub(crate) fn usual_mounts() -> Vec<Mount> {
     ]
 }
 
+/// What every container has in `/dev`.
+pub(crate) fn usual_devices() -> Vec<DeviceNode> {
+    let node = |(name, major, minor): (&str, u32, u32)| DeviceNode {
+        path: Path::new("/dev").join(name),
+        kind: DeviceKind::Char,
+        major,
+        minor,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    };
+    let nodes = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    nodes.into_iter().map(node).collect()
+}
+
 pub(crate) fn parse_log(text: &str) -> Vec<(String, char, String)> {
     let line = |line: &str| {
         let mut fields = line.splitn(4, ' ');
@@ -392,7 +419,7 @@ pub(crate) fn parse_log(text: &str) -> Vec<(String, char, String)> {
         assert_eq!(time.len(), 30, "{line}");
         (stream.to_owned(), tag.chars().next().unwrap(), fields.next().unwrap().to_owned())
     };
-    text.lines().map(line).collect()
+    text.split_terminator('\n').map(line).collect()
 }
 
 pub(crate) fn memory_file() -> File {
