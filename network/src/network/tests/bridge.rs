@@ -1,0 +1,185 @@
+use super::{
+    space::{Server, tcp},
+    *,
+};
+
+#[test]
+fn pods_reach_each_other_the_host_and_the_outside() {
+    on_host(|host| async move {
+        let network = host.network();
+        let (one, two) = (start(&network, vec![]).await, start(&network, vec![]).await);
+        assert_eq!(one.setup.ips.len(), 2);
+        assert_eq!((one.ip(0).to_string(), one.ip(1).to_string()), ("10.99.0.2".into(), "fd99::2".into()));
+        assert_eq!((two.ip(0).to_string(), two.ip(1).to_string()), ("10.99.0.3".into(), "fd99::3".into()));
+        let began = Instant::now();
+        let _servers = (two.space().serve(80), Server::start(81), host.outside.serve(82));
+        let one_space = one.space();
+        for family in [0, 1] {
+            let seen = one_space.run(|| tcp(SocketAddr::new(two.ip(family), 80)));
+            assert_eq!(seen, Ok(one.ip(family)), "pod to pod");
+            let gateway = ["10.99.0.1", "fd99::1"][family];
+            assert_eq!(one_space.run(|| tcp(address(gateway, 81))), Ok(one.ip(family)), "pod to gateway");
+            assert_eq!(tcp(SocketAddr::new(two.ip(family), 80)), Ok(gateway.parse().expect("an address")));
+            let seen = one_space.run(|| tcp(address(OUTSIDE[family], 82)));
+            assert_eq!(seen, Ok(HOST[family].parse().expect("an address")), "pod to outside, as the host");
+            assert_eq!(one_space.run(|| tcp(address(HOST[family], 81))), Ok(one.ip(family)), "pod to host");
+        }
+        assert!(began.elapsed() < Duration::from_secs(1), "addresses are usable at once: {:?}", began.elapsed());
+        let own = one_space.run(|| {
+            let _server = Server::start(80);
+            (tcp(address("127.0.0.1", 80)), tcp(address("::1", 80)))
+        });
+        assert!(own.0.is_ok() && own.1.is_ok(), "loopback is up: {own:?}");
+
+        let mut usage = PodUsage::default();
+        network.pod_usage(PodContext { id: &one.id, config: &one.config, dir: Path::new("/") }, &mut usage);
+        let [eth0] = usage.interfaces.as_slice() else { panic!("one interface: {usage:?}") };
+        assert_eq!(eth0.name, "eth0");
+        assert!(eth0.rx_bytes > 500 && eth0.tx_bytes > 500 && eth0.rx_packets > 5 && eth0.tx_packets > 5, "{eth0:?}");
+
+        let status = network.status().await;
+        assert_eq!(status.not_ready, None);
+        assert!(status.details.contains(&("networkAddresses".to_owned(), "4".to_owned())), "{status:?}");
+        network.cleanup_pod(&one.id).await.expect("cleaned up");
+        network.cleanup_pod(&one.id).await.expect("cleaned up twice");
+        network.cleanup_pod(&two.id).await.expect("cleaned up");
+        assert_eq!(host.traces(), Vec::<String>::new());
+        network.uninstall().await.expect("uninstalled");
+        assert_eq!(Socket::route().expect("a socket").link("test0").expect("an answer").map(|link| link.name), None);
+    });
+}
+
+#[test]
+fn a_pod_on_the_hosts_network_gets_nothing() {
+    on_host(|host| async move {
+        let network = host.network();
+        let mut config = pod_config(vec![port(Protocol::Tcp, 80, 80, None)]);
+        config.namespaces.host_network = true;
+        let pod = try_start(&network, config).await.expect("a pod");
+        assert_eq!(pod.setup.plan.netns, None);
+        assert!(pod.setup.ips.is_empty());
+        network.cleanup_pod(&pod.id).await.expect("cleaned up");
+        assert_eq!(host.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn addresses_run_out_and_come_back() {
+    on_host(|mut host| async move {
+        host.config.subnets = vec!["10.99.0.0/29".parse().expect("a range")];
+        let network = host.network();
+        let mut pods = Vec::new();
+        for _ in 0..5 {
+            pods.push(start(&network, vec![]).await);
+        }
+        let error = try_start(&network, pod_config(vec![])).await.map(|pod| pod.id).expect_err("no address is left");
+        assert_eq!(error.kind(), Kind::ResourceExhausted);
+        assert!(error.to_string().contains("10.99.0.0/29"), "{error}");
+        let gone = pods.remove(2);
+        network.cleanup_pod(&gone.id).await.expect("cleaned up");
+        assert_eq!(start(&network, vec![]).await.setup.ips, gone.setup.ips);
+    });
+}
+
+#[test]
+fn a_range_that_is_in_use_is_refused_by_name() {
+    on_host(|mut host| async move {
+        host.config.subnets = vec!["192.0.0.0/16".parse().expect("a range")];
+        let error = try_start(&host.network(), pod_config(vec![])).await.map(|pod| pod.id).expect_err("a clash");
+        assert_eq!(error.kind(), Kind::FailedPrecondition);
+        assert!(error.to_string().contains("192.0.2.0/24"), "{error}");
+        assert_eq!(host.traces(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn kubelets_range_is_used_and_survives_a_restart() {
+    on_host(|mut host| async move {
+        host.config.subnets = vec![];
+        let network = host.network();
+        network.set_pod_cidr("nonsense").await.expect_err("no range");
+        network.set_pod_cidr("").await.expect("nothing to set");
+        network.set_pod_cidr("10.98.7.0/24,fd98::/64").await.expect("set");
+        let pod = start(&network, vec![]).await;
+        assert_eq!(pod.ip(0).to_string(), "10.98.7.2");
+        drop(network);
+        let network = host.network();
+        let other = start(&network, vec![]).await;
+        assert_eq!(other.ip(0).to_string(), "10.98.7.3");
+        network.set_pod_cidr("10.98.8.0/24").await.expect("changed");
+        let third = start(&network, vec![]).await;
+        assert_eq!(third.setup.ips, ["10.98.8.2".parse::<IpAddr>().expect("an address")]);
+        let _server = pod.space().serve(80);
+        let seen = third.space().run(|| tcp(SocketAddr::new(pod.ip(0), 80)));
+        assert_eq!(seen, Ok(third.ip(0)), "pods of both ranges reach each other as themselves");
+    });
+}
+
+#[test]
+fn many_pods_start_at_once() {
+    on_host(|host| async move {
+        let network = host.network();
+        let runs = (0..24).map(|_| {
+            let network = network.clone();
+            async move { start(&network, vec![]).await }
+        });
+        let pods = futures_all(runs).await;
+        let ips: std::collections::BTreeSet<IpAddr> = pods.iter().flat_map(|pod| pod.setup.ips.clone()).collect();
+        assert_eq!(ips.len(), 48);
+        let network = &network;
+        futures_all(pods.iter().map(|pod| async move { network.cleanup_pod(&pod.id).await.expect("cleaned up") })).await;
+        assert_eq!(host.traces(), Vec::<String>::new());
+    });
+}
+
+/// Polls all futures together on this thread.
+async fn futures_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut all = true;
+        for (future, output) in &mut waiting {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *output = Some(value),
+                    std::task::Poll::Pending => all = false,
+                }
+            }
+        }
+        if all { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    waiting.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// Prints what a pod's network costs; `cargo test --release -- --ignored --nocapture figures`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn figures() {
+    on_host(|host| async move {
+        let network = host.network();
+        let warm = start(&network, vec![]).await;
+        network.cleanup_pod(&warm.id).await.expect("cleaned up");
+        let (mut starts, mut stops, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pods = Vec::new();
+        for _ in 0..50 {
+            let began = Instant::now();
+            pods.push(start(&network, vec![]).await);
+            starts.push(began.elapsed());
+        }
+        for pod in &pods {
+            let began = Instant::now();
+            let mut usage = PodUsage::default();
+            network.pod_usage(PodContext { id: &pod.id, config: &pod.config, dir: Path::new("/") }, &mut usage);
+            reads.push(began.elapsed());
+        }
+        for pod in &pods {
+            let began = Instant::now();
+            network.cleanup_pod(&pod.id).await.expect("cleaned up");
+            stops.push(began.elapsed());
+        }
+        for (name, mut times) in [("prepare_pod", starts), ("pod_usage", reads), ("cleanup_pod", stops)] {
+            times.sort_unstable();
+            println!("{name}: median {:?}, fastest {:?}, slowest {:?} of 50", times[25], times[0], times[49]);
+        }
+    });
+}
