@@ -1,0 +1,183 @@
+"""All checks and tests of the project, one after the other.
+
+    scripts/test                  all of it: what CI runs
+    scripts/test tests clippy     only these stages, in the order of the list below
+    scripts/test --list           the stages
+
+It installs what is missing, goes on after a stage that failed, and ends with `N passed, N failed, N skipped`. Each
+stage writes a log to .build/logs; of one that failed the end of the log is shown.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import counts
+import processes
+from terminal import Failed, coloured, say, step
+
+REPO = Path(__file__).resolve().parent.parent.parent
+BUILD = REPO / ".build"
+LOGS = BUILD / "logs"
+TARGET = (REPO / os.environ.get("CARGO_TARGET_DIR", "target")).resolve()
+TRIPOD, SHIM = TARGET / "release" / "tripod", TARGET / "release" / "tripod-shim"
+SHOWN_LINES = 60
+
+# Compiled without optimisation: it runs for a second, and is built on every fresh checkout.
+DENY = f"""
+    deny=.build/tools/bin/cargo-deny
+    if ! "$deny" --version 2>/dev/null | grep -qx 'cargo-deny 0.20.2'; then
+        CARGO_TARGET_DIR=.build/deny CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 \\
+            cargo install --locked --debug --version 0.20.2 --root .build/tools cargo-deny
+        rm -rf .build/deny
+    fi
+    # The advisory database is on a host that builds need not reach.
+    "$deny" --locked check licenses bans sources
+"""
+CONTRACT = """
+    set=$(mktemp)
+    trap 'rm -f "$set"' EXIT
+    cargo run --locked --quiet -p tripod-cri-api --example descriptors -- "$set"
+    TRIPOD_DESCRIPTORS=$set go test -C critest/contract -mod=readonly -count=1 -v ./...
+"""
+TOOLS = """
+    status=0
+    python3 -B -m unittest discover -s critest/tests || status=1
+    python3 -B -m unittest discover -s scripts/lib/tests || status=1
+    exit $status
+"""
+
+
+@dataclass
+class Stage:
+    name: str
+    text: str
+    script: str
+    count: object = counts.none
+    environment: dict = field(default_factory=dict)
+
+
+STAGES = [
+    Stage("set up", "Debian packages, Rust, Go", "scripts/setup"),
+    Stage("fmt", "the code is formatted", "cargo fmt --all --check"),
+    Stage("build", "tripod and its shim as they are shipped", "scripts/build"),
+    Stage("clippy", "no warning in any target", "cargo clippy --locked --workspace --all-targets -- -D warnings"),
+    Stage("deny", "licences and sources of the dependencies", DENY),
+    Stage("programs", "crictl, critest and the CNI plugins, from their pins", "critest/build cri cni"),
+    Stage(
+        "tests",
+        "unit tests, and integration tests over a real daemon",
+        "cargo test --locked --workspace --no-fail-fast",
+        counts.cargo,
+        {"TRIPOD_BIN": TRIPOD, "TRIPOD_SHIM": SHIM, "TRIPOD_CNI_BIN": REPO / "critest" / ".build" / "bin" / "cni"},
+    ),
+    Stage("contract", "our CRI contract beside that of Kubernetes", CONTRACT, counts.go),
+    Stage("tools", "tests of the scripts and of the conformance runner", TOOLS, counts.unittest),
+    Stage("critest", "Kubernetes' conformance suite for runtimes", f"critest/run --tripod {TRIPOD}", counts.closing_line),
+]
+
+
+def main():
+    chosen = parse()
+    if os.geteuid() != 0:
+        raise Failed("the tests start real containers: run them as root")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    processes.adopt_orphans()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    # A short path: sockets below it have 108 bytes for theirs. Containers' users must get through.
+    temporary = Path(tempfile.mkdtemp(prefix="tripod-"))
+    temporary.chmod(0o755)
+    try:
+        total, failed = run_all(chosen, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if failed:
+        say(f"\nfailed: {', '.join(failed)}; the logs are in {LOGS}")
+    # A stage that failed without a failed test is one failure.
+    total.failed += sum(1 for counted in failed.values() if not counted)
+    say(f"\n{total}")
+    return 1 if failed else 0
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="only these")
+    parser.add_argument("--list", action="store_true", help="name the stages and end")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for stage in STAGES:
+            say(f"{stage.name:<12}{stage.text}")
+        sys.exit(0)
+    unknown = set(arguments.stages) - {stage.name for stage in STAGES}
+    if unknown:
+        parser.error(f"no such stage: {', '.join(sorted(unknown))} (--list names them)")
+    return [stage for stage in STAGES if not arguments.stages or stage.name in arguments.stages]
+
+
+def run_all(chosen, temporary):
+    """Runs the stages; gives all counts, and for each that failed how many tests did."""
+    total, failed = counts.Counts(), {}
+    for stage in chosen:
+        counted, well = run(stage, temporary)
+        total += counted
+        if not well:
+            failed[stage.name] = counted.failed
+    left = leftovers(temporary)
+    if left:
+        failed["left behind"] = 0
+        for line in left:
+            say(f"left behind: {line}")
+    return total, failed
+
+
+def run(stage, temporary):
+    log = LOGS / f"{stage.name.replace(' ', '-')}.log"
+    environment = {**os.environ, **{name: str(value) for name, value in stage.environment.items()}}
+    environment.update(TMPDIR=str(temporary), CARGO_TERM_COLOR="never", NO_COLOR="1")
+    counted, well = counts.Counts(), False
+    try:
+        with step(stage.name, stage.text) as current:
+            with open(log, "w") as output:
+                done = subprocess.run(
+                    ["bash", "-euo", "pipefail", "-c", stage.script],
+                    cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                )
+            text = log.read_text(errors="replace")
+            counted = stage.count(text)
+            if counted != counts.Counts():
+                current.text = f"{stage.text}: {counted.short()}"
+            if done.returncode != 0:
+                raise Failed(f"status {done.returncode}; the end of {log}:")
+            if counted.failed:
+                raise Failed(f"it ended well but counts failures; the end of {log}:")
+            if stage.count is not counts.none and counted == counts.Counts():
+                raise Failed(f"no test ran; the end of {log}:")
+            well = True
+    except Failed as error:
+        say(f"    {error}")
+        for line in text.splitlines()[-SHOWN_LINES:]:
+            say(f"    | {line}")
+    return counted, well
+
+
+def leftovers(temporary):
+    """Processes and files that outlive the stages."""
+    left = [f"process {line}" for line in processes.orphans(patience=5)]
+    return left + [f"file {path}" for path in sorted(temporary.iterdir())]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as error:
+        say(f"{coloured('Cannot test:', 'red')} {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("\nstopped")
+        sys.exit(130)

@@ -1,0 +1,36 @@
+"""A process that its parent left behind is found, told and ended."""
+
+import os
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+LIB = Path(__file__).resolve().parent.parent
+
+# In a process of its own: the program that runs the tests has children that are not its orphans.
+SCRIPT = """
+import subprocess, processes
+processes.adopt_orphans()
+subprocess.run(["sh", "-c", "setsid sleep {seconds} & exit 0"])
+print("\\n".join(processes.orphans(patience={patience})))
+"""
+
+
+def found(seconds, patience):
+    script = SCRIPT.format(seconds=seconds, patience=patience)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", script], env={**os.environ, "PYTHONPATH": str(LIB)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Orphans(unittest.TestCase):
+    def test_one_that_stays_is_ended(self):
+        pid, _, command = found(seconds=300, patience=0.2).partition(" ")
+        self.assertEqual(command, "sleep 300")
+        self.assertFalse(Path("/proc", pid).exists())
+
+    def test_one_that_ends_in_time_is_fine(self):
+        self.assertEqual(found(seconds=0.1, patience=10), "")
