@@ -1,0 +1,77 @@
+//! The isolators that every tripod has: each one concern, each writing its part of the plans.
+//!
+//! Their order, see [`builtin`]:
+//!
+//! 1. `namespaces`, `sysctls`: which namespaces a pod has decides what may be set in them.
+//! 2. *the network*, which is not here (it lives in a crate of its own): it makes the addresses.
+//! 3. `files`: resolv.conf, hostname and hosts, which name those addresses. It mounts them into containers, so it
+//!    stands before `mounts`, which sorts everything.
+//! 4. `process`: program, environment, working directory.
+//! 5. `credentials`: user and groups; adds `HOME` to the environment. Then `capabilities`.
+//! 6. `mounts`, `devices`: `devices` looks at what is mounted over `/dev`.
+//! 7. `cgroups`: last, because device rules are written by `devices`.
+
+mod blocking;
+mod capabilities;
+pub mod capability;
+mod cgroups;
+mod credentials;
+mod devices;
+mod files;
+mod mounts;
+mod namespaces;
+mod process;
+pub mod signal;
+mod sysctls;
+
+use std::sync::Arc;
+
+pub use capabilities::Capabilities;
+pub use cgroups::Cgroups;
+pub use credentials::Credentials;
+pub use devices::Devices;
+pub use files::Files;
+pub use mounts::Mounts;
+pub use namespaces::Namespaces;
+pub use process::Process;
+pub use sysctls::Sysctls;
+
+use crate::{Error, Kind, Result, plugin::Isolator};
+
+/// The isolators of this module, ready to be composed: the network stands between the two lists.
+#[derive(Debug, Clone)]
+pub struct Builtin {
+    /// Those before the network.
+    pub before_network: Vec<Arc<dyn Isolator>>,
+    /// Those after it.
+    pub after_network: Vec<Arc<dyn Isolator>>,
+    /// The cgroups, which the launcher needs too; they are in `after_network` as well.
+    pub cgroups: Arc<Cgroups>,
+}
+
+/// Makes all isolators of this module. `cgroup_base` names the cgroup below which pods without a parent of kubelet's
+/// live, one component as in `tripod`; daemons that run side by side need different ones.
+pub fn builtin(cgroup_base: &str) -> Result<Builtin> {
+    let cgroups = Arc::new(Cgroups::discover(cgroup_base)?);
+    Ok(Builtin {
+        before_network: vec![Arc::new(Namespaces), Arc::new(Sysctls)],
+        after_network: vec![
+            Arc::new(Files),
+            Arc::new(Process::new()),
+            Arc::new(Credentials),
+            Arc::new(Capabilities::new()),
+            Arc::new(Mounts::new()),
+            Arc::new(Devices),
+            Arc::clone(&cgroups) as Arc<dyn Isolator>,
+        ],
+        cgroups,
+    })
+}
+
+/// A request that is wrong in itself.
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod fixture;

@@ -1,0 +1,185 @@
+//! Limits as the kernel takes them: which value goes into which file, in which order.
+
+use std::fmt::Display;
+
+use tripod_shim_protocol::{DeviceKind, DeviceRule, Resources};
+
+use super::host::{Controller, Host, Version};
+
+/// One value for one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// In the tree with this controller.
+    pub controller: Controller,
+    /// Name of the file.
+    pub file: String,
+    /// What is written.
+    pub value: String,
+    /// The host may lack the file.
+    pub optional: bool,
+}
+
+impl Setting {
+    fn new(controller: Controller, file: impl Into<String>, value: impl Display) -> Self {
+        Self { controller, file: file.into(), value: format!("{value}"), optional: false }
+    }
+
+    fn optional(mut self, optional: bool) -> Self {
+        self.optional = optional;
+        self
+    }
+}
+
+/// The limits in `resources`, for new cgroups without any. Device rules are [`devices`].
+pub fn limits(host: &Host, resources: &Resources) -> Vec<Setting> {
+    let version = |controller| host.tree(controller).map(|tree| tree.version);
+    let mut settings = Vec::new();
+    match version(Controller::Cpu) {
+        Some(Version::V1) => cpu_v1(resources, &mut settings),
+        Some(Version::V2) => cpu_v2(resources, &mut settings),
+        None => {}
+    }
+    for (file, value) in [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)] {
+        settings.extend(value.as_ref().map(|value| Setting::new(Controller::Cpuset, file, value)));
+    }
+    match version(Controller::Memory) {
+        Some(Version::V1) => memory_v1(resources, &mut settings),
+        Some(Version::V2) => memory_v2(resources, &mut settings),
+        None => {}
+    }
+    if version(Controller::Pids).is_some() {
+        settings.extend(resources.pids_limit.map(|limit| Setting::new(Controller::Pids, "pids.max", or_max(limit))));
+    }
+    for (size, bytes) in &resources.hugepages {
+        let file = match version(Controller::Hugetlb) {
+            Some(Version::V1) => format!("hugetlb.{size}.limit_in_bytes"),
+            Some(Version::V2) => format!("hugetlb.{size}.max"),
+            None => continue,
+        };
+        settings.push(Setting::new(Controller::Hugetlb, file, bytes));
+        // Reservations count from Linux 5.7 on; a limit without them lets mmap(2) succeed and the first touch kill.
+        let file = match version(Controller::Hugetlb) {
+            Some(Version::V1) => format!("hugetlb.{size}.rsvd.limit_in_bytes"),
+            _ => format!("hugetlb.{size}.rsvd.max"),
+        };
+        settings.push(Setting::new(Controller::Hugetlb, file, bytes).optional(true));
+    }
+    // Last, for these are what somebody wrote down literally. Any controller will do: there is one tree.
+    let unified = resources.unified.iter();
+    settings.extend(unified.map(|(file, value)| Setting::new(Controller::Cpuacct, file, value)));
+    settings
+}
+
+fn cpu_v1(resources: &Resources, settings: &mut Vec<Setting>) {
+    let mut set = |file: &str, value: Option<String>| {
+        settings.extend(value.map(|value| Setting::new(Controller::Cpu, file, value)));
+    };
+    set("cpu.shares", resources.cpu_shares.map(|shares| shares.to_string()));
+    set("cpu.cfs_period_us", resources.cpu_period.map(|period| period.to_string()));
+    set("cpu.cfs_quota_us", resources.cpu_quota.map(|quota| quota.to_string()));
+}
+
+fn cpu_v2(resources: &Resources, settings: &mut Vec<Setting>) {
+    let mut set = |file: &str, value: Option<String>| {
+        settings.extend(value.map(|value| Setting::new(Controller::Cpu, file, value)));
+    };
+    set("cpu.weight", resources.cpu_shares.map(|shares| weight(shares).to_string()));
+    let max = match (resources.cpu_quota, resources.cpu_period) {
+        (None, None) => None,
+        (quota, Some(period)) => Some(format!("{} {period}", or_max(quota.unwrap_or(-1)))),
+        (Some(quota), None) => Some(or_max(quota)),
+    };
+    set("cpu.max", max);
+}
+
+fn memory_v1(resources: &Resources, settings: &mut Vec<Setting>) {
+    let (limit, swap) = (resources.memory_limit, resources.memory_swap);
+    let memory = |file: &str, value: i64| Setting::new(Controller::Memory, file, value);
+    settings.extend(limit.map(|limit| memory("memory.limit_in_bytes", limit)));
+    // "No swap" holds by itself on a host that does not count swap and has none.
+    let optional = swap == limit || swap == Some(-1);
+    settings.extend(swap.map(|swap| memory("memory.memsw.limit_in_bytes", swap).optional(optional)));
+}
+
+fn memory_v2(resources: &Resources, settings: &mut Vec<Setting>) {
+    let (limit, swap) = (resources.memory_limit, resources.memory_swap);
+    settings.extend(limit.map(|limit| Setting::new(Controller::Memory, "memory.max", or_max(limit))));
+    let alone = match (swap, limit) {
+        (None, _) => return,
+        (Some(-1), _) | (_, None | Some(-1)) => "max".to_owned(),
+        (Some(swap), Some(limit)) => swap.saturating_sub(limit).max(0).to_string(),
+    };
+    let optional = alone == "0" || alone == "max";
+    settings.push(Setting::new(Controller::Memory, "memory.swap.max", alone).optional(optional));
+}
+
+/// On v2 the kernel kills a container as a whole, as Kubernetes wants it. v1 cannot.
+pub fn oom_group(host: &Host) -> Option<Setting> {
+    let v2 = host.tree(Controller::Memory)?.version == Version::V2;
+    v2.then(|| Setting::new(Controller::Memory, "memory.oom.group", 1).optional(true))
+}
+
+/// Device rules for v1, on a base of nothing. None if everything is allowed anyway.
+pub fn devices(rules: &[DeviceRule]) -> Vec<Setting> {
+    if allows_all(rules) {
+        return Vec::new();
+    }
+    let mut settings = vec![Setting::new(Controller::Devices, "devices.deny", "a")];
+    let set = |rule: &DeviceRule| {
+        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        Setting::new(Controller::Devices, file, device(rule))
+    };
+    settings.extend(rules.iter().flat_map(both_kinds).map(|rule| set(&rule)));
+    settings
+}
+
+/// Whether rules leave nothing out.
+pub fn allows_all(rules: &[DeviceRule]) -> bool {
+    let all = |rule: &DeviceRule| {
+        rule.allow && (rule.kind, rule.major, rule.minor) == (None, None, None) && rule.access.len() == 3
+    };
+    // Later rules count more than earlier ones.
+    let from = rules.iter().rposition(all);
+    from.is_some_and(|from| rules[from..].iter().all(|rule| rule.allow))
+}
+
+/// The kernel knows both kinds at once (`a`) only for everything, so other rules are written for each.
+fn both_kinds(rule: &DeviceRule) -> Vec<DeviceRule> {
+    let whole = rule.major.is_none() && rule.minor.is_none() && rule.access.len() == 3;
+    if rule.kind.is_some() || whole {
+        return vec![rule.clone()];
+    }
+    let of = |kind| DeviceRule { kind: Some(kind), ..rule.clone() };
+    vec![of(DeviceKind::Char), of(DeviceKind::Block)]
+}
+
+fn device(rule: &DeviceRule) -> String {
+    let kind = match rule.kind {
+        Some(DeviceKind::Char) => "c",
+        Some(DeviceKind::Block) => "b",
+        None => return "a".to_owned(),
+    };
+    let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
+    format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), rule.access)
+}
+
+/// v2's weight (1 to 10000) for v1's shares (2 to 262144), so that both defaults (100 and 1024) and both ends meet:
+/// a parabola through the three points in logarithms, which the whole field changed to in 2025.
+fn weight(shares: u64) -> u64 {
+    if shares <= 2 {
+        return 1;
+    }
+    if shares >= 262_144 {
+        return 10_000;
+    }
+    let log = (shares as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
+}
+
+fn or_max(value: i64) -> String {
+    if value < 0 { "max".to_owned() } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,395 @@
+//! These tests make real cgroups, so they need root and a host with cgroups.
+
+use std::{
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tripod_shim_protocol::{DeviceKind, DeviceRule};
+
+use super::*;
+use crate::{Kind, isolator::fixture::Fixture};
+
+/// Cgroups below a base of the test's own, which must be gone at its end.
+struct Own(Cgroups);
+
+impl Own {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self(Cgroups::discover(&format!("tripod-test-{}-{number}", std::process::id())).expect("cgroups"))
+    }
+
+    fn bases(&self) -> Vec<PathBuf> {
+        self.0.host.trees.iter().map(|tree| tree.mount.join(&self.0.base)).collect()
+    }
+
+    /// Plans for a container whose request has these limits.
+    async fn plan(&self, resources: Resources) -> LaunchPlan {
+        let mut fixture = Fixture::new();
+        fixture.config.resources = resources;
+        let mut plan = LaunchPlan::default();
+        plan.resources.devices = all_devices();
+        fixture.prepare_into(&self.0, &mut plan).await.expect("a plan");
+        plan
+    }
+
+    async fn create(&self, resources: Resources) -> LaunchPlan {
+        let plan = self.plan(resources).await;
+        self.0.create(&plan.cgroups, &plan.resources).expect("cgroups");
+        plan
+    }
+
+    fn read(&self, plan: &LaunchPlan, controller: Controller, name: &str) -> String {
+        let (dir, _) = self.0.host.dir(&plan.cgroups.dirs, controller).expect("the controller");
+        file::read(&dir.join(name)).expect("the file")
+    }
+
+    async fn finish(self, plan: &LaunchPlan) {
+        self.0.remove(&plan.cgroups).await.expect("removal");
+        self.0.remove(&plan.cgroups).await.expect("removal of what is gone");
+        assert!(self.bases().iter().all(|base| !base.exists()), "something is left");
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // Only what a failed test left; a test that passed finds nothing here.
+        let left = self.0.pods();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+                runtime.block_on(self.0.remove_orphans(&left)).expect("removal of what is left");
+            });
+        });
+    }
+}
+
+fn all_devices() -> Vec<DeviceRule> {
+    vec![DeviceRule { allow: true, kind: None, major: None, minor: None, access: "rwm".to_owned() }]
+}
+
+/// A program that is in the container's cgroups.
+fn spawn(plan: &LaunchPlan, script: &str) -> Child {
+    let joins: String =
+        plan.cgroups.dirs.iter().map(|dir| format!("echo 0 > '{}/cgroup.procs'; ", dir.display())).collect();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("{joins}exec /bin/sh -c '{script}'")]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.spawn().expect("a shell")
+}
+
+/// Waits until `done`, at most ten seconds.
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} did not happen");
+}
+
+fn limits() -> Resources {
+    Resources {
+        cpu_quota: Some(50_000),
+        cpu_period: Some(100_000),
+        cpu_shares: Some(512),
+        cpuset_cpus: Some("0".to_owned()),
+        memory_limit: Some(64 << 20),
+        pids_limit: Some(100),
+        ..Resources::default()
+    }
+}
+
+#[tokio::test]
+async fn limits_are_set_before_anybody_enters() {
+    let own = Own::new();
+    let plan = own.create(limits()).await;
+    assert_eq!(own.read(&plan, Controller::Pids, "pids.max"), "100");
+    assert_eq!(own.read(&plan, Controller::Cpuset, "cpuset.cpus"), "0");
+    if !own.0.unified() {
+        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.shares"), "512");
+        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.cfs_quota_us"), "50000");
+        assert_eq!(own.read(&plan, Controller::Memory, "memory.limit_in_bytes"), "67108864");
+        assert_eq!(own.read(&plan, Controller::Memory, "memory.memsw.limit_in_bytes"), "67108864", "no swap");
+        assert!(!own.read(&plan, Controller::Cpuset, "cpuset.mems").is_empty(), "inherited");
+    }
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn what_fails_half_way_is_undone() {
+    let own = Own::new();
+    let mut plan = own.plan(limits()).await;
+    plan.resources.cpuset_cpus = Some("5000".to_owned());
+    let error = own.0.create(&plan.cgroups, &plan.resources).unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidArgument, "{error}");
+    assert!(error.to_string().contains("refused \"5000\""), "{error}");
+    assert!(own.bases().iter().all(|base| !base.exists()));
+}
+
+#[tokio::test]
+async fn everything_that_runs_is_killed_and_removed() {
+    let own = Own::new();
+    let plan = own.create(Resources::default()).await;
+    let mut child = spawn(&plan, "sleep 100 & sleep 100 & sleep 100");
+    let dir = plan.cgroups.dirs.last().unwrap().clone();
+    until("four processes", || kill::processes(&dir).unwrap().len() == 4).await;
+    let mut usage = Usage::default();
+    own.0.usage(&plan, &mut usage);
+    assert_eq!(usage.pids.processes, Some(4));
+    assert!(usage.cpu.total_ns.unwrap() > 0 && usage.memory.usage.unwrap() > 0);
+    own.0.kill_rest(&plan).await.unwrap();
+    assert!(kill::processes(&dir).unwrap().is_empty());
+    child.wait().unwrap();
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn removal_takes_nested_cgroups_and_their_processes_along() {
+    let own = Own::new();
+    let plan = own.create(Resources::default()).await;
+    for dir in &plan.cgroups.dirs {
+        fs::create_dir_all(dir.join("inner/most")).unwrap();
+    }
+    let mut inner = plan.clone();
+    let (pids, _) = own.0.host.dir(&plan.cgroups.dirs, Controller::Pids).unwrap();
+    inner.cgroups.dirs = vec![pids.join("inner/most")];
+    let mut child = spawn(&inner, "sleep 100");
+    until("the process", || !kill::processes(pids).unwrap().is_empty()).await;
+    own.0.remove(&plan.cgroups).await.unwrap();
+    child.wait().unwrap();
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn forks_do_not_outrun_the_kill() {
+    let own = Own::new();
+    let plan = own.create(Resources { pids_limit: Some(200), ..Resources::default() }).await;
+    let mut child = spawn(&plan, "while :; do (sleep 0.01; sleep 0.01) & done");
+    let dir = plan.cgroups.dirs[0].clone();
+    until("a few forks", || kill::processes(&dir).unwrap().len() > 20).await;
+    own.0.kill(&plan.cgroups).await.unwrap();
+    child.wait().unwrap();
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn an_out_of_memory_kill_is_seen() {
+    let own = Own::new();
+    let plan = own.create(Resources { memory_limit: Some(8 << 20), ..Resources::default() }).await;
+    assert_eq!(own.0.limitation(&plan).await, None);
+    let mut child = spawn(&plan, "exec dd if=/dev/zero of=/dev/null bs=64M count=1");
+    child.wait().unwrap();
+    let limitation = own.0.limitation(&plan).await.unwrap();
+    assert_eq!(limitation.reason, "OOMKilled");
+    assert!(limitation.message.contains("8388608"), "{}", limitation.message);
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn updates_are_all_or_nothing() {
+    let own = Own::new();
+    let plan = own.create(limits()).await;
+    let grow = Resources {
+        memory_limit: Some(128 << 20),
+        cpu_quota: Some(20_000),
+        cpu_period: Some(50_000),
+        ..Resources::default()
+    };
+    own.0.update(&plan, &grow, true).await.unwrap();
+    let mut grown = plan.clone();
+    grown.resources = update::merge(&plan.resources, &grow);
+    let shrink = Resources { memory_limit: Some(32 << 20), cpu_shares: Some(2048), ..Resources::default() };
+    own.0.update(&grown, &shrink, true).await.unwrap();
+    if !own.0.unified() {
+        assert_eq!(own.read(&plan, Controller::Memory, "memory.limit_in_bytes"), "33554432");
+        assert_eq!(own.read(&plan, Controller::Memory, "memory.memsw.limit_in_bytes"), "33554432");
+        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.cfs_period_us"), "50000");
+        // The CPU that does not exist is refused after the shares were written.
+        let bad = Resources { cpu_shares: Some(99), cpuset_cpus: Some("5000".to_owned()), ..Resources::default() };
+        assert!(own.0.update(&grown, &bad, true).await.is_err());
+        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.shares"), "2048");
+    }
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn a_limit_below_the_use_is_refused_and_changes_nothing() {
+    let own = Own::new();
+    let plan = own.create(limits()).await;
+    // The shell keeps 16 MB in a variable.
+    let mut child = spawn(&plan, "x=$(head -c 16000000 /dev/zero | tr \"\\\\0\" a); sleep 100");
+    let used = || {
+        let mut usage = Usage::default();
+        own.0.usage(&plan, &mut usage);
+        usage.memory.rss.unwrap_or_default() > 16_000_000
+    };
+    until("the use of memory", used).await;
+    let bad = Resources { memory_limit: Some(4 << 20), cpu_shares: Some(99), ..Resources::default() };
+    let error = own.0.update(&plan, &bad, true).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    if !own.0.unified() {
+        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.shares"), "512");
+        assert_eq!(own.read(&plan, Controller::Memory, "memory.limit_in_bytes"), "67108864");
+    }
+    assert_eq!(child.try_wait().unwrap(), None, "the container lives");
+    own.0.kill(&plan.cgroups).await.unwrap();
+    child.wait().unwrap();
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn devices_that_are_not_allowed_cannot_be_opened() {
+    let own = Own::new();
+    if own.0.unified() {
+        panic!("device rules are not built for cgroup v2; this test needs a host with v1");
+    }
+    let mut plan = own.plan(Resources::default()).await;
+    let rule = |minor| DeviceRule {
+        allow: true,
+        kind: Some(DeviceKind::Char),
+        major: Some(1),
+        minor: Some(minor),
+        access: "rwm".to_owned(),
+    };
+    plan.resources.devices = vec![rule(3)];
+    own.0.create(&plan.cgroups, &plan.resources).unwrap();
+    assert_eq!(own.read(&plan, Controller::Devices, "devices.list"), "c 1:3 rwm");
+    let status =
+        spawn(&plan, "echo > /dev/null || exit 1; cat /dev/zero | head -c 1 | grep -q . && exit 2; exit 0").wait();
+    assert_eq!(status.unwrap().code(), Some(0));
+    let status = spawn(&plan, "head -c 1 /dev/zero").wait();
+    assert_ne!(status.unwrap().code(), Some(0));
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn orphans_are_removed_when_the_daemon_comes_back() {
+    let own = Own::new();
+    let known = own.create(Resources::default()).await;
+    let orphan = own.create(Resources::default()).await;
+    let mut child = spawn(&orphan, "sleep 100");
+    let dir = orphan.cgroups.dirs[0].clone();
+    until("the process", || !kill::processes(&dir).unwrap().is_empty()).await;
+    let id = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let pod = PodId::parse(&id(known.cgroups.dirs[0].parent().unwrap())).unwrap();
+    let container = ContainerId::parse(&id(&known.cgroups.dirs[0])).unwrap();
+    let records = Known { pods: [pod].into(), containers: [container].into(), ..Known::default() };
+    own.0.recover(&records).await.unwrap();
+    child.wait().unwrap();
+    assert!(known.cgroups.dirs.iter().all(|dir| dir.exists()));
+    assert!(orphan.cgroups.dirs.iter().all(|dir| !dir.exists() && !dir.parent().unwrap().exists()));
+    own.finish(&known).await;
+}
+
+#[tokio::test]
+async fn many_containers_come_and_go_beside_each_other() {
+    let own = std::sync::Arc::new(Own::new());
+    let mut fixture = Fixture::new();
+    let mut tasks = Vec::new();
+    for _ in 0..24 {
+        fixture.id = ContainerId::random();
+        let mut plan = LaunchPlan::default();
+        plan.resources.devices = all_devices();
+        fixture.prepare_into(&own.0, &mut plan).await.unwrap();
+        let own = std::sync::Arc::clone(&own);
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..5 {
+                own.0.create(&plan.cgroups, &plan.resources).unwrap();
+                own.0.remove(&plan.cgroups).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(own.bases().iter().all(|base| !base.exists()));
+}
+
+#[tokio::test]
+async fn kubelets_parent_stays() {
+    let own = Own::new();
+    let parent = format!("{}-kubepods", own.0.base);
+    let mut fixture = Fixture::new();
+    fixture.pod.cgroup_parent = Some(format!("/{parent}/burstable/pod1"));
+    let mut plan = LaunchPlan::default();
+    plan.resources.devices = all_devices();
+    fixture.prepare_into(&own.0, &mut plan).await.unwrap();
+    let mount = own.0.host.trees[0].mount.join(&parent);
+    assert_eq!(plan.cgroups.dirs[0], mount.join("burstable/pod1").join(&fixture.id));
+    own.0.create(&plan.cgroups, &plan.resources).unwrap();
+    own.0.remove(&plan.cgroups).await.unwrap();
+    for dir in &plan.cgroups.dirs {
+        assert!(!dir.exists() && dir.parent().unwrap().exists());
+        for parent in dir.ancestors().skip(1).take(3) {
+            fs::remove_dir(parent).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn parents_are_checked_with_the_pod() {
+    let own = Own::new();
+    for (parent, kind) in [
+        ("relative", Kind::InvalidArgument),
+        ("/", Kind::InvalidArgument),
+        ("/a/../b", Kind::InvalidArgument),
+        ("/a//b", Kind::InvalidArgument),
+        ("kubepods-pod1.slice", Kind::Unimplemented),
+    ] {
+        let mut fixture = Fixture::new();
+        fixture.pod.cgroup_parent = Some(parent.to_owned());
+        assert_eq!(fixture.prepare_pod(&own.0).await.unwrap_err().kind(), kind, "{parent}");
+    }
+    for bad in ["", "a/b", "..", "a b"] {
+        assert_eq!(Cgroups::discover(bad).unwrap_err().kind(), Kind::InvalidArgument);
+    }
+}
+
+#[tokio::test]
+async fn absurd_limits_are_refused() {
+    let own = Own::new();
+    let one = |file: &str| [(file.to_owned(), "1".to_owned())].into();
+    let bad = [
+        Resources { memory_limit: Some(-2), ..Resources::default() },
+        Resources { memory_limit: Some(0), ..Resources::default() },
+        Resources { memory_limit: Some(1 << 20), memory_swap: Some(1 << 19), ..Resources::default() },
+        Resources { memory_swap: Some(1 << 20), ..Resources::default() },
+        Resources { cpu_quota: Some(10), ..Resources::default() },
+        Resources { cpu_quota: Some(-5), ..Resources::default() },
+        Resources { cpu_period: Some(1), ..Resources::default() },
+        Resources { cpu_shares: Some(1), ..Resources::default() },
+        Resources { cpuset_cpus: Some("0-".to_owned()), ..Resources::default() },
+        Resources { cpuset_mems: Some("a".to_owned()), ..Resources::default() },
+        Resources { pids_limit: Some(0), ..Resources::default() },
+        Resources { hugepages: [("3MB".to_owned(), 0)].into(), ..Resources::default() },
+        Resources { unified: one("cgroup.procs"), ..Resources::default() },
+        Resources { unified: one("../memory.max"), ..Resources::default() },
+        Resources { unified: one("memory"), ..Resources::default() },
+    ];
+    for resources in bad {
+        let mut fixture = Fixture::new();
+        fixture.config.resources = resources.clone();
+        let error = fixture.prepare(&own.0).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{resources:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn huge_pages_are_limited_wherever_the_controller_is() {
+    let own = Own::new();
+    let Some(size) = own.0.host.hugepages.first().cloned() else { panic!("this host has no huge pages") };
+    let limit = Resources { hugepages: [(size.clone(), 0)].into(), ..Resources::default() };
+    let plan = own.create(limit).await;
+    if let Some((_, version)) = own.0.host.dir(&plan.cgroups.dirs, Controller::Hugetlb) {
+        let name = match version {
+            Version::V1 => format!("hugetlb.{size}.limit_in_bytes"),
+            Version::V2 => format!("hugetlb.{size}.max"),
+        };
+        assert_eq!(own.read(&plan, Controller::Hugetlb, &name), "0");
+    }
+    own.finish(&plan).await;
+}

@@ -1,0 +1,110 @@
+//! User and groups of a container: from the request, else from the image, with names looked up in the image's own
+//! `/etc/passwd` and `/etc/group`. Sets `HOME` where the environment has none.
+
+mod database;
+
+use async_trait::async_trait;
+use tripod_shim_protocol::{Credentials as Ids, LaunchPlan};
+
+use super::{invalid, process};
+use crate::{
+    ContainerConfig, GroupsPolicy, Result,
+    plugin::{ContainerContext, Isolator},
+};
+use database::{Database, User};
+
+/// The most supplementary groups that the kernel takes (NGROUPS_MAX).
+const MAX_GROUPS: usize = 65536;
+
+/// Writes user and groups.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials;
+
+#[async_trait]
+impl Isolator for Credentials {
+    fn name(&self) -> &'static str {
+        "credentials"
+    }
+
+    async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
+        let (ids, home) = resolve(container.config, &Database::new(container.rootfs))?;
+        plan.process.credentials = ids;
+        process::set_default(&mut plan.process.env, "HOME", &home);
+        Ok(())
+    }
+}
+
+/// Who runs, and where that user is at home.
+fn resolve(config: &ContainerConfig, database: &Database<'_>) -> Result<(Ids, String)> {
+    let security = &config.security;
+    let image = config.image.config.user.as_str();
+    let (user, group) = match (security.uid, security.username.as_str()) {
+        (Some(_), name) if !name.is_empty() => {
+            return Err(invalid(format!("both a user ID and the user name {name} are given; one of them must go")));
+        }
+        (Some(uid), _) => (by_id(database, uid)?, None),
+        (None, "") if security.gid.is_some() => {
+            return Err(invalid("a group (RunAsGroup) is given without a user (RunAsUser or RunAsUserName)"));
+        }
+        (None, "") => {
+            let (user, group) = image.split_once(':').unwrap_or((image, ""));
+            let user = if user.is_empty() { by_id(database, 0)? } else { by_name(database, user)? };
+            (user, Some(group).filter(|group| !group.is_empty()))
+        }
+        (None, name) => (by_name(database, name)?, None),
+    };
+    let gid = match (security.gid, group) {
+        (Some(gid), _) => gid,
+        (None, Some(group)) => group_by_name(database, group)?,
+        (None, None) => user.gid,
+    };
+    // The kernel takes the highest number for "leave it as it is".
+    if user.uid == u32::MAX || gid == u32::MAX {
+        return Err(invalid(format!("{} is not a user or group ID", u32::MAX)));
+    }
+    let mut groups = vec![gid];
+    if security.supplemental_groups_policy == GroupsPolicy::Merge && !user.name.is_empty() {
+        groups.extend(database.groups_of(&user.name)?);
+    }
+    groups.extend(&security.supplemental_groups);
+    let mut seen = std::collections::HashSet::new();
+    groups.retain(|group| seen.insert(*group));
+    if groups.len() > MAX_GROUPS || groups.contains(&u32::MAX) {
+        return Err(invalid(format!("there are more than {MAX_GROUPS} supplementary groups, or one is {}", u32::MAX)));
+    }
+    let home = if user.home.is_empty() || user.home.contains('\0') { "/".to_owned() } else { user.home };
+    Ok((Ids { uid: user.uid, gid, groups, umask: None }, home))
+}
+
+/// A number need not be in /etc/passwd; then its group is 0, as with other runtimes.
+fn by_id(database: &Database<'_>, uid: u32) -> Result<User> {
+    Ok(database.user(|user| user.uid == uid)?.unwrap_or(User { uid, ..User::default() }))
+}
+
+/// A name as an image's `USER` writes it: that of a user, or a number.
+fn by_name(database: &Database<'_>, name: &str) -> Result<User> {
+    match (database.user(|user| user.name == name)?, number(name)) {
+        (Some(user), _) => Ok(user),
+        (None, Some(uid)) => by_id(database, uid),
+        (None, None) => Err(invalid(format!(
+            "the user {name:?} is not in the image's /etc/passwd; use its number, or add it to the image"
+        ))),
+    }
+}
+
+fn group_by_name(database: &Database<'_>, name: &str) -> Result<u32> {
+    match (database.group(name)?, number(name)) {
+        (Some(gid), _) | (None, Some(gid)) => Ok(gid),
+        (None, None) => Err(invalid(format!(
+            "the group {name:?} is not in the image's /etc/group; use its number, or add it to the image"
+        ))),
+    }
+}
+
+/// A number of digits only; Rust's own parser would take a sign as well.
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Sysctls of a pod: only those that the kernel keeps per namespace, and only where that namespace is the pod's own.
+//! A sysctl of the host must never be reached from here.
+
+use async_trait::async_trait;
+
+use super::invalid;
+use crate::{
+    PodNamespaces, Result,
+    plugin::{Isolator, PodContext, PodSetup},
+};
+
+/// The pod's `/dev/shm`, in bytes; what kubelet and its users expect.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// The longest value that makes sense; the kernel takes a page.
+const MAX_VALUE: usize = 4095;
+
+/// Checks sysctls and sizes the pod's shared memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Sysctls;
+
+#[async_trait]
+impl Isolator for Sysctls {
+    fn name(&self) -> &'static str {
+        "sysctls"
+    }
+
+    async fn prepare_pod(&self, pod: PodContext<'_>, setup: &mut PodSetup) -> Result<()> {
+        for (name, value) in &pod.config.sysctls {
+            let name = check(name, value, pod.config.namespaces)?;
+            setup.plan.sysctls.insert(name, value.clone());
+        }
+        // POSIX shared memory goes with the IPC namespace.
+        setup.plan.shm_size = (!pod.config.namespaces.host_ipc).then_some(SHM_SIZE);
+        Ok(())
+    }
+}
+
+/// The namespace that a sysctl belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Network,
+    Ipc,
+}
+
+/// The dotted name, if the sysctl may be set in such a pod.
+fn check(name: &str, value: &str, namespaces: PodNamespaces) -> Result<String> {
+    let dotted = dotted(name).ok_or_else(|| invalid(format!("{name:?} is not the name of a sysctl")))?;
+    let owner = owner(&dotted).ok_or_else(|| {
+        invalid(format!("the sysctl {name} is not kept per namespace, so it can only be set on the node itself"))
+    })?;
+    match owner {
+        Owner::Network if namespaces.host_network => {
+            return Err(invalid(format!("the sysctl {name} cannot be set for a pod on the host's network")));
+        }
+        Owner::Ipc if namespaces.host_ipc => {
+            return Err(invalid(format!("the sysctl {name} cannot be set for a pod in the host's IPC namespace")));
+        }
+        _ => {}
+    }
+    if value.is_empty() || value.len() > MAX_VALUE || value.contains(['\0', '\n']) {
+        return Err(invalid(format!("the value {value:?} of the sysctl {name} is empty, too long or not one line")));
+    }
+    Ok(dotted)
+}
+
+/// A name in dotted form, where a slash stands for a dot inside a component (`net.ipv4.conf.eth0/7.rp_filter`). In
+/// names that come with slashes it is the other way round; the first of the two signs tells which one it is.
+fn dotted(name: &str) -> Option<String> {
+    let swap = name.find(['.', '/']).is_some_and(|at| name[at..].starts_with('/'));
+    let name: String = name
+        .chars()
+        .map(|c| match c {
+            '.' if swap => '/',
+            '/' if swap => '.',
+            c => c,
+        })
+        .collect();
+    let good = |part: &str| {
+        let file = part.replace('/', ".");
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '@' | '+');
+        !file.is_empty() && file != "." && file != ".." && file.chars().all(plain)
+    };
+    (name.contains('.') && name.split('.').all(good)).then_some(name)
+}
+
+fn owner(dotted: &str) -> Option<Owner> {
+    let ipc = dotted == "kernel.sem"
+        || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| dotted.starts_with(prefix));
+    if ipc {
+        // `kernel.shm.x` is no sysctl, and no folder of the kernel's has such a name.
+        return (dotted.starts_with("fs.") || dotted.matches('.').count() == 1).then_some(Owner::Ipc);
+    }
+    dotted.starts_with("net.").then_some(Owner::Network)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+use super::*;
+use crate::{Kind, isolator::fixture::Fixture};
+
+fn free() -> PodNamespaces {
+    PodNamespaces::default()
+}
+
+#[test]
+fn namespaced_sysctls_pass_in_both_spellings() {
+    for (name, dotted) in [
+        ("kernel.shm_rmid_forced", "kernel.shm_rmid_forced"),
+        ("kernel/msgmax", "kernel.msgmax"),
+        ("kernel.sem", "kernel.sem"),
+        ("fs.mqueue.msg_max", "fs.mqueue.msg_max"),
+        ("net.ipv4.ip_local_port_range", "net.ipv4.ip_local_port_range"),
+        ("net/ipv4/conf/eth0.7/rp_filter", "net.ipv4.conf.eth0/7.rp_filter"),
+        ("net.ipv4.conf.eth0/7.rp_filter", "net.ipv4.conf.eth0/7.rp_filter"),
+    ] {
+        assert_eq!(check(name, "1", free()).unwrap(), dotted);
+    }
+}
+
+#[test]
+fn what_is_the_hosts_is_refused() {
+    for name in ["kernel.core_pattern", "vm.swappiness", "kernel.hostname", "fs.file-max", "kernel.shm.x", "netx.a"] {
+        let error = check(name, "1", free()).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn names_cannot_climb() {
+    for name in ["net", "", "net.", ".net", "net..ipv4", "net.//.//.kernel.core_pattern", "net/../kernel", "net.a b"] {
+        assert!(check(name, "1", free()).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn namespaces_of_the_host_are_left_alone() {
+    let network = PodNamespaces { host_network: true, ..free() };
+    let ipc = PodNamespaces { host_ipc: true, ..free() };
+    assert!(check("net.core.somaxconn", "1", network).is_err());
+    assert!(check("net.core.somaxconn", "1", ipc).is_ok());
+    assert!(check("kernel.sem", "1", ipc).is_err());
+    assert!(check("kernel.sem", "1 2 3 4", network).is_ok());
+}
+
+#[test]
+fn values_are_one_line() {
+    for value in ["", "a\nb", "a\0", &"9".repeat(5000)] {
+        assert!(check("kernel.sem", value, free()).is_err());
+    }
+}
+
+#[tokio::test]
+async fn the_plan_has_them_and_the_size_of_shm() {
+    let mut fixture = Fixture::new();
+    fixture.pod.sysctls.insert("net/core/somaxconn".to_owned(), "10".to_owned());
+    let plan = fixture.prepare_pod(&Sysctls).await.unwrap().plan;
+    assert_eq!(plan.sysctls["net.core.somaxconn"], "10");
+    assert_eq!(plan.shm_size, Some(64 << 20));
+    fixture.pod.namespaces.host_ipc = true;
+    assert_eq!(fixture.prepare_pod(&Sysctls).await.unwrap().plan.shm_size, None);
+}
