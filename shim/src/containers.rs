@@ -113,7 +113,6 @@ impl Shim {
             fds.next().ok_or_else(|| failure(FailureKind::Plan, step(), "the root filesystem did not come with it"))?;
         let (flags, into) = self.pid_namespace(&plan.pid)?;
         let (stdio, ends) = stdio(plan).internal(step)?;
-        let log = plan.log.as_ref().map(open_log).transpose()?;
         let cgroup = birthplace(&plan.cgroups)?;
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
@@ -130,31 +129,38 @@ impl Shim {
             cgroups: plan.cgroups.clone(),
             cgroup_namespace: plan.cgroup_namespace,
             own_pids: plan.pid != PidNamespace::Node,
-            log,
+            log: None,
             outputs: Vec::new(),
             stdin: ends.stdin,
         };
-        let registered = self.register(plan.container.clone(), container, ends.outputs);
-        if let Err(error) = registered {
-            // Unknown to the shim, the child is killed and reaped like any orphan.
-            if let Some(container) = self.containers.remove(&plan.container) {
+        self.containers.insert(plan.container.clone(), container);
+        // The child makes its mounts on another processor while a file is created here.
+        if let Err(failure) = self.watch(&plan.container, ends.outputs, plan.log.as_ref()) {
+            if let Some(container) = self.containers.get(&plan.container) {
                 let _ = signal::send(&container.pidfd, SIGKILL);
             }
-            return Err(failure(FailureKind::Internal, step(), error));
+            self.settle(&plan.container, Err(failure));
         }
         Ok(())
     }
 
-    fn register(&mut self, id: String, mut container: Container, outputs: Vec<(Stream, OwnedFd)>) -> io::Result<()> {
-        if let Phase::Starting(start) = &mut container.phase {
-            start.token = self.poll.add(start.as_fd(), Source::ContainerStart(id.clone()))?;
-        }
+    /// Does for a container whose child is on its way what the shim has to do, and lets the child go on.
+    fn watch(&mut self, id: &str, outputs: Vec<(Stream, OwnedFd)>, log: Option<&LogTarget>) -> Result<(), Failure> {
+        let step = || format!("watch container {id}");
+        let Some(container) = self.containers.get_mut(id) else { return Ok(()) };
+        let Phase::Starting(start) = &mut container.phase else { return Ok(()) };
+        start.token =
+            self.poll.add_until_closed(start.as_fd(), Source::ContainerStart(id.to_owned())).internal(step)?;
         for (stream, fd) in outputs {
-            let token = self.poll.add(&fd, Source::Output(id.clone(), stream))?;
+            let token = self.poll.add(&fd, Source::Output(id.to_owned(), stream)).internal(step)?;
             container.outputs.push(Output::new(stream, token, fd));
         }
-        self.containers.insert(id, container);
-        Ok(())
+        container.log = log.map(open_log).transpose()?;
+        match start.go() {
+            // The child has ended already, and will be heard.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe || e.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            other => other.internal(step),
+        }
     }
 
     /// How the first process of a container gets its PID namespace: by a flag of clone, or from another process.

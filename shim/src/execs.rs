@@ -77,9 +77,12 @@ impl Shim {
             .internal(step)?;
 
         let mut start = Start::new(reply, channel);
-        start.token = match self.poll.add(start.as_fd(), Source::ExecStart(plan.exec.clone())) {
+        // If it has ended already, it will be heard.
+        let _ = start.go();
+        start.token = match self.poll.add_until_closed(start.as_fd(), Source::ExecStart(plan.exec.clone())) {
             Ok(token) => token,
             Err(error) => {
+                // Unknown to the shim, it is reaped like any orphan.
                 let _ = signal::send(&child.pidfd, tree::SIGKILL);
                 return Err(failure(FailureKind::Internal, step(), error));
             }

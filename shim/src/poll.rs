@@ -57,8 +57,17 @@ impl Poll {
 
     /// Waits for `fd` to become readable, from now on.
     pub(crate) fn add(&mut self, fd: impl AsFd, source: Source) -> io::Result<Token> {
+        self.register(fd, source, EventFlags::IN)
+    }
+
+    /// Waits for the peer of the socket `fd` to close it; that there is something to read is no reason to wake up.
+    pub(crate) fn add_until_closed(&mut self, fd: impl AsFd, source: Source) -> io::Result<Token> {
+        self.register(fd, source, EventFlags::RDHUP)
+    }
+
+    fn register(&mut self, fd: impl AsFd, source: Source, flags: EventFlags) -> io::Result<Token> {
         self.next += 1;
-        epoll::add(&self.epoll, fd, EventData::new_u64(self.next), EventFlags::IN)?;
+        epoll::add(&self.epoll, fd, EventData::new_u64(self.next), flags)?;
         self.sources.insert(self.next, source);
         Ok(self.next)
     }

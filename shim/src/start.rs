@@ -1,5 +1,6 @@
-//! The start of a process, seen from the shim: a channel to the child that tells how far it is and that closes by
-//! itself when the program is executed. A start is a state of the event loop, so that one that hangs delays no other.
+//! The start of a process, seen from the shim: a channel on which the child says what it has to say and that closes by
+//! itself when the program is executed. Only that wakes the shim; then it reads all. A start is a state of the event
+//! loop, so that one that hangs delays no other.
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +10,9 @@ use std::{
 };
 
 use rustix::{
-    io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+        SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
     },
     thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces},
 };
@@ -82,8 +82,7 @@ pub(crate) enum Progress {
 
 /// A pair of ends. Time counts from `since` (monotonic), so that the first stage includes what the shim did itself.
 pub(crate) fn channel(since: i64) -> io::Result<(OwnedFd, Reporter)> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (shim, child) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let (shim, child) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     Ok((shim, Reporter { channel: child, stages: Stages::new(), since }))
 }
 
@@ -144,8 +143,12 @@ pub(crate) struct LastWord {
 }
 
 impl LastWord {
-    /// Says that execve comes next. `stage` names what was done since the last mark.
+    /// Waits for the shim's go and says that execve comes next. `stage` names what was done since the last mark.
     pub(crate) fn ready(mut self, channel: BorrowedFd<'_>, stage: &str) -> io::Result<()> {
+        let mut go = [0; 1];
+        if recv(channel, &mut go, RecvFlags::empty())?.0 == 0 {
+            return Err(io::Error::other("the shim has ended"));
+        }
         let at = clock::monotonic();
         self.stages.insert(stage.to_owned(), ((at - self.since) / 1000).cast_unsigned());
         say(channel, &Word::Ready { stages: self.stages, at }, &[])
@@ -183,6 +186,13 @@ impl Start {
         Start { reply, token: 0, channel, master: None, ready: None, failed: None }
     }
 
+    /// Lets the child execute its program. It has been on its way since the fork, and what the shim had to do itself was
+    /// done meanwhile.
+    pub(crate) fn go(&self) -> io::Result<()> {
+        send(&self.channel, b"!", SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        Ok(())
+    }
+
     /// The result when the child is known to have ended, so that no more words can come.
     pub(crate) fn conclude(&mut self) -> Result<Stages, Failure> {
         match self.advance() {
@@ -201,6 +211,8 @@ impl Start {
                 Ok(None) => return Progress::Over(self.result()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Progress::Pending,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // The child has ended before it took the shim's go: said once, before its own words.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {}
                 Err(e) => {
                     self.failed = Some(failure(FailureKind::Internal, "hear from the child", e));
                     return Progress::Over(self.result());
@@ -225,12 +237,8 @@ impl Start {
         let mut bytes = vec![0; MAX_WORD];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = match recvmsg(&self.channel, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
-            // A child that died with words unread by it resets the connection.
-            Err(Errno::CONNRESET) => return Ok(None),
-            other => other?,
-        };
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let received = recvmsg(&self.channel, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(mut fds) = part {
                 self.master = fds.next();

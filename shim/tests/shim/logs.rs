@@ -106,3 +106,15 @@ fn standard_input_stays_open_if_asked_for() {
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(pod.text("open"), "begin\n");
 }
+
+#[test]
+fn a_log_that_cannot_be_opened_fails_the_start() {
+    let mut pod = Pod::new(|_| {});
+    fs::write(pod.path().join("logs"), "a file where a folder should be").unwrap();
+    let failure = pod.launch(pod.plan("c1", "touch /ran")).unwrap_err();
+    assert!(failure.step.contains("logs/c1/0.log"), "{failure}");
+    assert!(!pod.path().join("rootfs/c1/ran").exists());
+    fs::remove_file(pod.path().join("logs")).unwrap();
+    assert_eq!(pod.launch_in(&pod.path().join("rootfs/c1"), pod.plan("c1", "exit 1")).map(|_| ()), Ok(()));
+    assert_eq!(pod.client.exit("c1").code, 1);
+}
