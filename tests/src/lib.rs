@@ -1,1 +1,40 @@
-//! Integration tests over a real daemon, with images, registries and faults made on the spot.
+//! Integration tests over a real daemon: what they run on and with.
+//!
+//! Each test is a node of its own: [`run`] starts this program again for it in fresh namespaces (mount, network, PID, IPC,
+//! UTS, cgroup) with its own cgroup hierarchies, `/run`, `/sys` and uplink. So tests run beside each other and beside
+//! other copies of themselves, the daemon runs with its defaults, and nothing can outlive a test on the machine.
+//! What is left on the node when a test has passed is counted ([`Leaks`]), and fails it.
+//!
+//! * [`Node`]: what a test is given. [`Daemon`] starts, kills and restarts `tripod`; [`Cri`] talks to it.
+//! * [`Registry`] serves images from memory and can be told to fail; [`DebianRegistry`] is Debian's docker-registry.
+//! * [`Image`] and [`Tree`] make images on the spot, honest or hostile.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
+
+mod cgroup;
+mod cri;
+mod daemon;
+mod debian;
+mod image;
+mod isolation;
+mod leaks;
+mod node;
+mod programs;
+mod registry;
+mod requests;
+mod runner;
+mod tree;
+mod wait;
+
+pub use cri::Cri;
+pub use daemon::{Daemon, Settings};
+pub use debian::DebianRegistry;
+pub use image::{Image, Layer, digest};
+pub use leaks::Leaks;
+pub use node::Node;
+pub use registry::{Fault, Registry};
+pub use requests::{BUSYBOX, container, host_pod, image_spec, mount, pod, security_of, shell};
+pub use runner::{Test, run};
+pub use tree::{Tree, busybox};
+pub use wait::{eventually, within};

@@ -1,0 +1,119 @@
+//! The way from this program to a node: into cgroups, into namespaces, become PID 1 there, run one test.
+//!
+//! Each stage is this program again, told by an environment variable which one it is.
+
+use std::{
+    env, fs,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    process::{Signal, WaitOptions, set_parent_process_death_signal, wait},
+};
+
+use crate::cgroup;
+
+/// Which stage this process is.
+pub(crate) const STAGE: &str = "TRIPOD_TESTS_STAGE";
+/// Name of the cgroups of the test.
+pub(crate) const GROUP: &str = "TRIPOD_TESTS_GROUP";
+
+/// Addresses of the node on its uplink.
+pub(crate) const UPLINK: (&str, &str) = ("192.0.2.10/24", "2001:db8::10/64");
+
+/// First stage: joins the cgroups and becomes `unshare`, which becomes the second.
+pub(crate) fn join() -> ExitCode {
+    let prepared = set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(std::io::Error::from)
+        .and_then(|()| cgroup::join(&env::var(GROUP).unwrap_or_default()));
+    if let Err(error) = prepared {
+        eprintln!("the test cannot join its cgroups: {error}");
+        return ExitCode::FAILURE;
+    }
+    let flags = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child", "--mount-proc"];
+    let error = Command::new("unshare").args(flags).arg("/proc/self/exe").env(STAGE, "init").exec();
+    eprintln!("unshare (Debian: util-linux) cannot be run: {error}");
+    ExitCode::FAILURE
+}
+
+/// Second stage, PID 1: makes the fresh namespaces look like a node's, starts the third and reaps orphans.
+pub(crate) fn init() -> ExitCode {
+    if let Err(error) = furnish() {
+        eprintln!("the node cannot be made: {error}");
+        return ExitCode::FAILURE;
+    }
+    let test = match Command::new("/proc/self/exe").env(STAGE, "test").spawn() {
+        Ok(test) => test,
+        Err(error) => {
+            eprintln!("the test cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get().unsigned_abs() == test.id() => {
+                let code = status.exit_status().unwrap_or(1);
+                return ExitCode::from(u8::try_from(code).unwrap_or(1));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                eprintln!("waiting for the test: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+}
+
+fn furnish() -> Result<(), String> {
+    let hierarchies = cgroup::hierarchies();
+    // unshare made all mounts private; on a node they are shared.
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)
+        .map_err(|error| format!("sharing /: {error}"))?;
+    put("tmpfs", "/run", "mode=755")?;
+    put("sysfs", "/sys", "")?;
+    put("tmpfs", "/sys/fs/cgroup", "mode=755")?;
+    for hierarchy in hierarchies {
+        let point = &hierarchy.point;
+        fs::create_dir_all(point).map_err(|error| format!("making {}: {error}", point.display()))?;
+        put(&hierarchy.kind, point, &hierarchy.options)?;
+        if hierarchy.kind == "cgroup2" {
+            leave_root(point).map_err(|error| format!("leaving the root of {}: {error}", point.display()))?;
+        }
+    }
+    for arguments in [
+        "link set lo up",
+        "link add uplink type veth peer name upstream",
+        "link set upstream up",
+        "link set uplink up",
+        &format!("addr add {} dev uplink", UPLINK.0),
+        &format!("addr add {} dev uplink nodad", UPLINK.1),
+        "route add default via 192.0.2.1 dev uplink",
+        "-6 route add default via 2001:db8::1 dev uplink",
+    ] {
+        let status = Command::new("ip").args(arguments.split(' ')).status();
+        if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            return Err(format!("ip {arguments} (Debian: iproute2): {status:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Version 2 gives controllers to children only of a group that holds no process.
+fn leave_root(point: &Path) -> std::io::Result<()> {
+    let init = point.join("init");
+    fs::create_dir(&init)?;
+    for pid in fs::read_to_string(point.join("cgroup.procs"))?.lines() {
+        fs::write(init.join("cgroup.procs"), pid)?;
+    }
+    Ok(())
+}
+
+fn put(kind: &str, target: impl AsRef<Path>, data: &str) -> Result<(), String> {
+    let target = target.as_ref();
+    let data = std::ffi::CString::new(data).map_err(|error| error.to_string())?;
+    mount(kind, target, kind, MountFlags::empty(), data.as_c_str())
+        .map_err(|error| format!("mounting {kind} on {}: {error}", target.display()))
+}
