@@ -116,6 +116,8 @@ fn enter_new<'a>(
     };
     masks::hide(root, &plan.masked_paths)?;
     masks::protect(root, &plan.read_only_paths)?;
+    // While it can still be made. What is wrong with it is told when it is entered.
+    let _ = inroot::mkdir_all(root, &plan.process.cwd, Mode::from_raw_mode(0o755));
     if plan.rootfs.read_only {
         let read_only = mount::Attributes { read_only: true, ..mount::Attributes::default() };
         mount::set(root, read_only, None, false).internal(|| "make the root filesystem read-only".into())?;

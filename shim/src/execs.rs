@@ -2,7 +2,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::process::Pid;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::Pid,
+};
 use tripod_shim_protocol::{Event, ExecPlan, Failure, FailureKind, Reply};
 use tripod_sys::signal;
 
@@ -36,6 +39,12 @@ pub(crate) enum Phase {
     Failing(ReplyTo, Failure),
     /// The program runs.
     Running,
+}
+
+/// Whether a process that may not have been reaped has ended.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 // === impl Shim ===
@@ -73,8 +82,12 @@ impl Shim {
             stdio,
         };
         let into = container.own_pids.then(|| container.pidfd.as_fd());
-        let child = start::fork(0, cgroup.as_ref().map(AsFd::as_fd), into, move || child::exec(new, reporter))
-            .internal(step)?;
+        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let child = start::fork(0, cgroup, into, move || child::exec(new, reporter)).map_err(|error| {
+            // No process can be born in a PID namespace whose first one has ended.
+            let kind = if has_ended(&container.pidfd) { FailureKind::NotRunning } else { FailureKind::Internal };
+            failure(kind, step(), error)
+        })?;
 
         let mut start = Start::new(reply, channel);
         // If it has ended already, it will be heard.

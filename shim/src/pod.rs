@@ -135,7 +135,7 @@ impl Shm {
 
     /// Puts the mount into a namespace of its own, from which it can be copied on any kernel.
     fn hold(mount: OwnedFd, place: &Path) -> io::Result<Shm> {
-        let home = File::open("/proc/self/ns/mnt")?;
+        let home = File::open("/proc/thread-self/ns/mnt")?;
         namespace::unshare(UnshareFlags::NEWNS)?;
         let held = enter_alone(&mount, place);
         // Whatever happened: the host's mounts are where containers' volumes are found.
@@ -149,7 +149,7 @@ impl Shm {
             Shm::Host => mount::clone_path(None, Path::new("/dev/shm"), false),
             Shm::Detached(mount) => mount::clone_fd(mount, false),
             Shm::Held { namespace, mount } => {
-                let home = File::open("/proc/self/ns/mnt")?;
+                let home = File::open("/proc/thread-self/ns/mnt")?;
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
                 let copy = mount::clone_fd(mount, false);
                 move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))?;
@@ -162,7 +162,7 @@ impl Shm {
 /// Makes `mount` the root of the calling thread's mount namespace, which must be new, and drops all else from it.
 /// Returns the namespace. `place` is any directory.
 pub(crate) fn enter_alone(mount: &OwnedFd, place: &Path) -> io::Result<OwnedFd> {
-    let namespace = File::open("/proc/self/ns/mnt")?;
+    let namespace = File::open("/proc/thread-self/ns/mnt")?;
     let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     mount::set(open(Path::new("/"))?, Attributes::default(), Some(Propagation::Slave), true)?;
     mount::attach(mount, open(place)?)?;
@@ -187,6 +187,24 @@ pub(crate) fn not_set_up() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What kernels before 6.15 need works on newer ones too. Mount namespaces are a thread's.
+    #[test]
+    fn shared_memory_can_be_held_in_a_namespace_of_its_own() {
+        assert!(rustix::process::geteuid().is_root(), "this test makes namespaces and needs root");
+        let test = || -> io::Result<()> {
+            namespace::unshare(UnshareFlags::NEWNS)?;
+            let before = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
+            let tmpfs = mount::new_filesystem("tmpfs", &[("size", Value::String("12k"))], Attributes::default())?;
+            let shm = Shm::hold(tmpfs, &std::env::temp_dir())?;
+            assert!(matches!(shm, Shm::Held { .. }));
+            rustix::fs::mkdirat(shm.open()?, "dir", Mode::from_raw_mode(0o755))?;
+            rustix::fs::statat(shm.open()?, "dir", rustix::fs::AtFlags::empty())?;
+            assert_eq!(before, std::fs::read_to_string("/proc/thread-self/mountinfo")?, "back where it was");
+            Ok(())
+        };
+        std::thread::spawn(test).join().unwrap().unwrap();
+    }
 
     #[test]
     fn sysctls_have_two_spellings_and_stay_below_their_folder() {

@@ -33,6 +33,9 @@ use crate::{
 /// After so long without work, memory that was needed for some is given back.
 const IDLE: Duration = Duration::from_millis(50);
 
+/// How long a shim that no daemon has given a pod waits for one. The daemon that started it may have been killed.
+const UNCLAIMED: Duration = Duration::from_secs(60);
+
 /// All that the shim knows.
 #[derive(Debug)]
 pub(crate) struct Shim {
@@ -49,6 +52,8 @@ pub(crate) struct Shim {
     links: BTreeMap<Token, Link>,
     /// Something was allocated since the last idle moment.
     used: bool,
+    /// When a shim without a pod and without a connection gives up.
+    unclaimed: Instant,
 }
 
 /// What can be read of a request that is not understood.
@@ -78,6 +83,7 @@ impl Shim {
             signals,
             links: BTreeMap::new(),
             used: true,
+            unclaimed: Instant::now() + UNCLAIMED,
         })
     }
 
@@ -102,7 +108,12 @@ impl Shim {
     fn timeout(&self) -> Option<Duration> {
         let stopping = self.stopping.as_ref().map(|s| s.deadline.saturating_duration_since(Instant::now()));
         let idle = (self.used || self.scratch.is_used()).then_some(IDLE);
-        stopping.into_iter().chain(idle).min()
+        let unclaimed = self.is_unclaimed().then(|| self.unclaimed.saturating_duration_since(Instant::now()));
+        stopping.into_iter().chain(idle).chain(unclaimed).min()
+    }
+
+    fn is_unclaimed(&self) -> bool {
+        self.pod.is_none() && self.links.is_empty()
     }
 
     fn idle(&mut self) {
@@ -111,6 +122,7 @@ impl Shim {
             memory::trim();
         }
         self.continue_shutdown();
+        self.over |= self.is_unclaimed() && Instant::now() >= self.unclaimed;
     }
 
     fn dispatch(&mut self, token: Token, source: &Source) {
@@ -167,6 +179,7 @@ impl Shim {
     fn hang_up(&mut self, token: Token) {
         if let Some(link) = self.links.remove(&token) {
             self.poll.remove(link.as_fd(), token);
+            self.unclaimed = Instant::now() + UNCLAIMED;
         }
     }
 

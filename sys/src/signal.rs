@@ -91,10 +91,16 @@ pub fn send(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// SIGKILL, SIGSTOP and the two that libc keeps for itself cannot be changed; that they are tried does no harm.
+/// SIGKILL and SIGSTOP cannot be changed; that they are tried does no harm.
+///
+/// Straight to the kernel, because libc refuses the two signals that its threads use; a parent that is not made with
+/// libc may have left them ignored.
 fn set(signal: libc::c_int, action: libc::sighandler_t) {
-    // SAFETY: SIG_IGN and SIG_DFL run no code of ours.
+    // The kernel's struct sigaction: handler, flags, restorer, mask.
+    let action = [action as u64, 0, 0, 0];
+    // SAFETY: SIG_IGN and SIG_DFL run no code of ours; `action` is the structure that the kernel reads, with a mask of
+    // the 8 bytes that are announced.
     unsafe {
-        libc::signal(signal, action);
+        libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), ptr::null::<libc::c_void>(), 8);
     }
 }

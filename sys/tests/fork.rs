@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use rustix::process::{WaitOptions, getpid, waitpid};
-use tripod_sys::fork;
+use tripod_sys::{exec, fork, signal};
 
 fn main() -> ExitCode {
     if !rustix::process::geteuid().is_root() {
@@ -16,6 +16,8 @@ fn main() -> ExitCode {
     exit_code_comes_back();
     child_is_first_of_its_namespace();
     unknown_flags_are_refused();
+    only_the_channel_stays_open();
+    signals_are_reset();
     several_threads_are_refused();
     ExitCode::SUCCESS
 }
@@ -37,6 +39,36 @@ fn child_is_first_of_its_namespace() {
 
 fn unknown_flags_are_refused() {
     assert!(fork::spawn(1 << 8, None, || 0).is_err());
+}
+
+fn only_the_channel_stays_open() {
+    let (read, write) = std::io::pipe().unwrap();
+    let other = std::fs::File::open("/dev/null").unwrap();
+    let child = fork::spawn(0, None, move || {
+        let _kept = (&other, &read);
+        exec::with_stdio_and(write.into(), |channel| {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+            // Three, the channel, and the folder that is being read.
+            i32::from(open != 5 || rustix::io::fcntl_getfd(channel).is_err())
+        })
+    })
+    .unwrap();
+    assert_eq!(exit_code_of(&child), Some(0));
+    assert!(exec::inherited(2).is_none(), "standard error is not for taking");
+    assert!(exec::inherited(200).is_none(), "nothing is open there");
+}
+
+fn signals_are_reset() {
+    let child = fork::spawn(0, None, || {
+        signal::ignore_all_that_end_us();
+        let _ = signal::ChildSignals::new();
+        signal::reset_all();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let clean = |name: &str| status.lines().any(|line| line == format!("{name}:\t0000000000000000"));
+        i32::from(!clean("SigBlk") || !clean("SigIgn") || !clean("SigCgt"))
+    })
+    .unwrap();
+    assert_eq!(exit_code_of(&child), Some(0));
 }
 
 fn several_threads_are_refused() {

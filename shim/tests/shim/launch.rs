@@ -56,7 +56,7 @@ fn a_report_tells_of_all_until_they_are_forgotten() {
 fn identity_and_limits_are_the_plans() {
     let mut pod = Pod::new(|_| {});
     let command = "id -u; id -g; id -G; umask; ulimit -n; cat /proc/self/oom_score_adj; pwd; echo $COLOUR; \
-                   grep -E 'Cap(Prm|Bnd|Amb)|NoNewPrivs' /proc/self/status | tr '\\t' ' '; echo fine > /dev/stdout";
+                   grep -E 'Cap(Prm|Bnd|Amb)|NoNewPrivs|Sig(Blk|Ign)' /proc/self/status | tr '\\t' ' '; echo fine > /dev/stdout";
     let mut plan = pod.plan("c1", command);
     plan.process.credentials.uid = 1000;
     plan.process.credentials.gid = 1001;
@@ -76,6 +76,7 @@ fn identity_and_limits_are_the_plans() {
     let (record, text) = pod.run_plan(plan);
     let expected = "1000\n1001\n1001 2000\n0027\n321\n500\n/new/folder\nred\nCapPrm: 0000000000000400\n\
                     CapBnd: 0000000000000401\nCapAmb: 0000000000000400\nNoNewPrivs: 1\nfine\n";
+    let expected = expected.replace("CapPrm", "SigBlk: 0000000000000000\nSigIgn: 0000000000000000\nCapPrm");
     assert_eq!((record.code, text.as_str()), (0, expected));
 }
 
@@ -217,4 +218,42 @@ fn a_terminal_is_the_containers_own() {
     assert_eq!(record.code, 0, "{text}");
     assert!(text.starts_with("/dev/pts/0\r\nconsole\r\n"), "{text:?}");
     assert!(text.contains("pts/ptmx") && text.ends_with("fine\r\n"), "{text:?}");
+}
+
+/// Every kernel of today has the unified tree, if not with controllers.
+#[test]
+fn a_unified_cgroup_is_where_the_container_is_born() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let tree = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|f| f[2] == "cgroup2").unwrap()[1];
+    let mut pod = Pod::new(|_| {});
+    let dir = std::path::Path::new(tree).join(format!("tripod-shim-born-{}", std::process::id()));
+    fs::create_dir(&dir).unwrap();
+    pod.remove_later(dir.clone());
+    let mut plan = pod.plan("c1", "grep ^0: /proc/self/cgroup; ls /sys/fs/cgroup; sleep 60");
+    plan.mounts.push(tripod_shim_protocol::Mount {
+        target: "/sys/fs/cgroup".into(),
+        source: tripod_shim_protocol::MountSource::Cgroups,
+        flags: Default::default(),
+        propagation: None,
+    });
+    plan.cgroup_namespace = true;
+    plan.cgroups = tripod_shim_protocol::CgroupPlan { dirs: vec![dir.clone()], unified: true };
+    let pid = Pod::pid_of(&pod.launch(plan).unwrap());
+    let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+    assert!(procs.lines().any(|line| line == pid.to_string()), "{procs}");
+    wait_until("the listing", || pod.text("c1").contains("cgroup.procs"));
+    assert!(pod.text("c1").starts_with("0::/\n"), "{}", pod.text("c1"));
+    let (_, out, _) = pod.exec("c1", "e1", &["grep", "^0:", "/proc/self/cgroup"]).unwrap();
+    assert_eq!(out, "0::/\n");
+}
+
+#[test]
+fn a_working_directory_is_made_even_where_the_root_is_read_only() {
+    let mut pod = Pod::new(|_| {});
+    let mut plan = pod.plan("c1", "pwd; touch x");
+    plan.rootfs.read_only = true;
+    plan.process.cwd = "/made/for/this".into();
+    let (record, text) = pod.run_plan(plan);
+    assert_eq!(record.code, 1);
+    assert!(text.contains("/made/for/this\n") && text.contains("Read-only"), "{text}");
 }

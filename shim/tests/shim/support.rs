@@ -206,6 +206,11 @@ impl Pod {
         plan
     }
 
+    /// Removes a cgroup when the pod is gone.
+    pub(crate) fn remove_later(&mut self, cgroup: PathBuf) {
+        self.cgroups.dirs.push(cgroup);
+    }
+
     /// A plan for a shell command, with the mounts that every container has, and a log.
     pub(crate) fn plan(&self, id: &str, command: &str) -> LaunchPlan {
         LaunchPlan {
