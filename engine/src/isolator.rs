@@ -27,7 +27,7 @@ mod sysctls;
 use std::sync::Arc;
 
 pub use capabilities::Capabilities;
-pub use cgroups::Cgroups;
+pub use cgroups::{Cgroups, merge_limits};
 pub use credentials::Credentials;
 pub use devices::Devices;
 pub use files::Files;

@@ -30,10 +30,12 @@ use crate::{
 };
 
 use error::CgroupError;
+pub use update::merge as merge_limits;
+
 use host::{Controller, Host, Version};
 
-/// How long processes of a pod that nobody knows any more are waited for.
-const ORPHANS: Duration = Duration::from_secs(10);
+/// How long the end of processes is waited for that are in the way.
+const LEFTOVERS: Duration = Duration::from_secs(10);
 
 /// The cgroups of this host, and tripod's own place in them.
 #[derive(Debug)]
@@ -103,12 +105,11 @@ impl Cgroups {
         bases.flat_map(|base| file::children(&base).unwrap_or_default()).collect()
     }
 
-    /// Removes cgroups that nobody knows, and tripod's own if it is empty then.
-    async fn remove_orphans(&self, dirs: &[PathBuf]) -> Result<()> {
+    /// Removes cgroups with all that runs in them, and tripod's own if it is empty then.
+    async fn remove_all(&self, dirs: &[PathBuf]) -> Result<()> {
         let mut result = Ok(());
         for dir in dirs {
-            tracing::warn!(path = %dir.display(), "removing a cgroup that belongs to no known pod or container");
-            let killed = kill::kill_below(&self.host, dir, ORPHANS).await;
+            let killed = kill::kill_below(&self.host, dir, LEFTOVERS).await;
             result = result.and(killed);
         }
         result = result.and(kill::remove(&self.host, dirs).await);
@@ -146,7 +147,10 @@ impl Isolator for Cgroups {
             let containers = file::children(&pod).unwrap_or_default();
             orphans.extend(containers.into_iter().filter(|dir| !known.containers.contains(name(dir).as_str())));
         }
-        self.remove_orphans(&orphans).await
+        for dir in &orphans {
+            tracing::warn!(path = %dir.display(), "removing a cgroup that belongs to no known pod or container");
+        }
+        self.remove_all(&orphans).await
     }
 
     async fn prepare_pod(&self, pod: PodContext<'_>, _setup: &mut PodSetup) -> Result<()> {
@@ -157,7 +161,7 @@ impl Isolator for Cgroups {
     async fn cleanup_pod(&self, pod: &PodId) -> Result<()> {
         let dirs: Vec<_> = self.host.trees.iter().map(|tree| tree.mount.join(&self.base).join(pod)).collect();
         let left: Vec<_> = dirs.into_iter().filter(|dir| dir.exists()).collect();
-        if left.is_empty() { Ok(()) } else { self.remove_orphans(&left).await }
+        if left.is_empty() { Ok(()) } else { self.remove_all(&left).await }
     }
 
     async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
@@ -183,7 +187,7 @@ impl Isolator for Cgroups {
     }
 
     async fn update(&self, plan: &LaunchPlan, new: &Resources, running: bool) -> Result<()> {
-        let merged = update::merge(&plan.resources, new);
+        let merged = merge_limits(&plan.resources, new);
         let result = check::check(&self.host, &merged).and_then(|()| match running {
             true => update::update(&self.host, &plan.cgroups, &plan.resources, new),
             false => Ok(()),

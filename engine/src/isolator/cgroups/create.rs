@@ -126,8 +126,10 @@ fn limit(host: &Host, plan: &CgroupPlan, resources: &Resources) -> Result<(), Cg
 
 /// Writes one setting.
 pub fn apply(host: &Host, plan: &CgroupPlan, setting: &Setting, writer: &mut Writer) -> Result<(), CgroupError> {
-    let Some(path) = path(host, plan, setting) else {
-        return Err(CgroupError::Missing { controller: setting.controller, what: "a limit" });
+    let path = match path(host, plan, setting) {
+        Some(path) => path,
+        None if setting.optional => return Ok(()),
+        None => return Err(CgroupError::Missing { controller: setting.controller, what: "a limit" }),
     };
     match writer.write(&path, &setting.value) {
         Err(CgroupError::Io { source, .. }) if setting.optional && is_not_there(&source) => Ok(()),

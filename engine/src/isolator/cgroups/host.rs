@@ -110,9 +110,13 @@ impl Host {
     /// Reads it from the kernel.
     pub fn discover() -> Result<Self, CgroupError> {
         let path = "/proc/self/mountinfo";
-        let text = fs::read_to_string(path).map_err(|e| CgroupError::io("reading", path, e))?;
+        Self::of(&fs::read_to_string(path).map_err(|e| CgroupError::io("reading", path, e))?)
+    }
+
+    /// Reads the rest for these mounts.
+    pub fn of(mountinfo: &str) -> Result<Self, CgroupError> {
         let controllers = |mount: &Path| fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
-        let trees = trees(&text, controllers);
+        let trees = trees(mountinfo, controllers);
         if trees.is_empty() {
             return Err(CgroupError::NoCgroups);
         }

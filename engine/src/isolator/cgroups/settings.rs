@@ -56,7 +56,8 @@ pub fn limits(host: &Host, resources: &Resources) -> Vec<Setting> {
             Some(Version::V2) => format!("hugetlb.{size}.max"),
             None => continue,
         };
-        settings.push(Setting::new(Controller::Hugetlb, file, bytes));
+        // None at all is what kubelet says of every size; it holds without a controller if the host has no pages to give.
+        settings.push(Setting::new(Controller::Hugetlb, file, bytes).optional(*bytes == 0));
         // Reservations count from Linux 5.7 on; a limit without them lets mmap(2) succeed and the first touch kill.
         let file = match version(Controller::Hugetlb) {
             Some(Version::V1) => format!("hugetlb.{size}.rsvd.limit_in_bytes"),

@@ -21,6 +21,16 @@ impl Own {
         Self(Cgroups::discover(&format!("tripod-test-{}-{number}", std::process::id())).expect("cgroups"))
     }
 
+    /// The unified tree alone, as on a host without v1; here it may have few controllers or none.
+    fn unified() -> Self {
+        let mut own = Self::new();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let only: String =
+            mounts.lines().filter(|line| line.contains(" - cgroup2 ")).map(|l| format!("{l}\n")).collect();
+        own.0.host = Host::of(&only).expect("this test needs a cgroup2 mount");
+        own
+    }
+
     fn bases(&self) -> Vec<PathBuf> {
         self.0.host.trees.iter().map(|tree| tree.mount.join(&self.0.base)).collect()
     }
@@ -60,7 +70,7 @@ impl Drop for Own {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-                runtime.block_on(self.0.remove_orphans(&left)).expect("removal of what is left");
+                runtime.block_on(self.0.remove_all(&left)).expect("removal of what is left");
             });
         });
     }
@@ -162,6 +172,36 @@ async fn removal_takes_nested_cgroups_and_their_processes_along() {
     own.0.remove(&plan.cgroups).await.unwrap();
     child.wait().unwrap();
     own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn the_unified_tree_kills_all_at_once() {
+    let own = Own::unified();
+    let plan = own.create(Resources::default()).await;
+    assert!(plan.cgroups.unified && plan.cgroups.dirs.len() == 1);
+    let dir = plan.cgroups.dirs[0].clone();
+    let nested = dir.join("inner");
+    fs::create_dir(&nested).unwrap();
+    let mut inner = plan.clone();
+    inner.cgroups.dirs = vec![nested];
+    let mut child = spawn(&inner, "while :; do (sleep 0.01; sleep 0.01) & done");
+    until("a few forks", || kill::processes(&dir).unwrap().len() > 20).await;
+    let mut usage = Usage::default();
+    own.0.usage(&plan, &mut usage);
+    assert!(usage.cpu.total_ns.unwrap() > 0 && usage.cpu.pressure.is_some());
+    own.0.kill(&plan.cgroups).await.unwrap();
+    assert!(kill::processes(&dir).unwrap().is_empty());
+    child.wait().unwrap();
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn without_device_rules_the_unified_tree_runs_privileged_containers_only() {
+    let own = Own::unified();
+    let mut plan = LaunchPlan::default();
+    let error = Fixture::new().prepare_into(&own.0, &mut plan).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unimplemented);
+    assert!(own.0.status().await.details[1].1.contains("cgroup v2"));
 }
 
 #[tokio::test]
@@ -382,14 +422,22 @@ async fn absurd_limits_are_refused() {
 async fn huge_pages_are_limited_wherever_the_controller_is() {
     let own = Own::new();
     let Some(size) = own.0.host.hugepages.first().cloned() else { panic!("this host has no huge pages") };
-    let limit = Resources { hugepages: [(size.clone(), 0)].into(), ..Resources::default() };
-    let plan = own.create(limit).await;
-    if let Some((_, version)) = own.0.host.dir(&plan.cgroups.dirs, Controller::Hugetlb) {
-        let name = match version {
-            Version::V1 => format!("hugetlb.{size}.limit_in_bytes"),
-            Version::V2 => format!("hugetlb.{size}.max"),
-        };
-        assert_eq!(own.read(&plan, Controller::Hugetlb, &name), "0");
-    }
+    let limit = |bytes| Resources { hugepages: [(size.clone(), bytes)].into(), ..Resources::default() };
+    let Some(tree) = own.0.host.tree(Controller::Hugetlb) else {
+        let mut fixture = Fixture::new();
+        fixture.config.resources = limit(0);
+        fixture.prepare(&own.0).await.expect("no pages are what a host without the controller gives");
+        fixture.config.resources = limit(1 << 30);
+        assert_eq!(fixture.prepare(&own.0).await.unwrap_err().kind(), Kind::FailedPrecondition);
+        return;
+    };
+    let name = match tree.version {
+        Version::V1 => format!("hugetlb.{size}.limit_in_bytes"),
+        Version::V2 => format!("hugetlb.{size}.max"),
+    };
+    let plan = own.create(limit(1 << 30)).await;
+    assert_eq!(own.read(&plan, Controller::Hugetlb, &name), "1073741824");
+    own.0.remove(&plan.cgroups).await.unwrap();
+    let plan = own.create(limit(0)).await;
     own.finish(&plan).await;
 }
