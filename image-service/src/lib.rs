@@ -1,1 +1,40 @@
-//! Registry client, content-addressed layer store and the provisioners that turn images into root filesystems.
+//! Images: from a registry to a root filesystem.
+//!
+//! [`ImageService`] pulls images and keeps them; [`Overlay`] turns them into root filesystems for the engine. Layers are
+//! content-addressed, fetched once, unpacked once, and shared by all images and containers.
+#![forbid(unsafe_code)]
+
+mod catalog;
+mod config;
+mod content;
+mod digest;
+mod error;
+mod fetch;
+mod flight;
+mod gc;
+mod image;
+mod layers;
+mod layout;
+mod manifest;
+mod overlay;
+mod progress;
+mod pull;
+mod reference;
+mod registry;
+mod service;
+mod space;
+mod sync;
+mod trash;
+mod unpack;
+
+pub use catalog::Removed;
+pub use config::{Config, Limits, Timeouts};
+pub use digest::{Algorithm, Digest, InvalidDigest};
+pub use image::{Image, ImageUser};
+pub use overlay::Overlay;
+pub use progress::{LayerProgress, LayerState, PullProgress};
+pub use pull::PullRequest;
+pub use reference::{InvalidReference, Reference};
+pub use registry::auth::RegistryAuth;
+pub use service::ImageService;
+pub use space::{FsInfo, FsUsage};

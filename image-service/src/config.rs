@@ -1,0 +1,116 @@
+//! What an operator can set.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of the image service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Folder of everything that must survive a reboot.
+    pub root: PathBuf,
+    /// Folder with one folder per registry, each with a `hosts.toml` in containerd's format.
+    pub certs_dir: PathBuf,
+    /// Layers that are downloaded and unpacked at the same time, whatever images they belong to.
+    pub parallel_layers: usize,
+    /// Images that kubelet's garbage collection leaves alone: references, or beginnings of references before a `*`.
+    pub pinned: Vec<String>,
+    /// Limits on what registries send.
+    pub limits: Limits,
+    /// How long to wait for registries.
+    pub timeouts: Timeouts,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/tripod".into(),
+            certs_dir: "/etc/tripod/certs.d".into(),
+            parallel_layers: std::thread::available_parallelism().map_or(3, |cores| cores.get().max(3)),
+            pinned: Vec::new(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// Limits on what registries send. Whoever can push an image can send anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of a manifest or an index.
+    pub manifest_bytes: u64,
+    /// Bytes of an image's configuration.
+    pub config_bytes: u64,
+    /// Layers of an image. Overlayfs takes 500.
+    pub layers: usize,
+    /// Bytes of an unpacked layer.
+    pub layer_bytes: u64,
+    /// Files, folders and links of a layer.
+    pub layer_entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            manifest_bytes: 4 << 20,
+            config_bytes: 8 << 20,
+            layers: 500,
+            layer_bytes: 256 << 30,
+            layer_entries: 10_000_000,
+        }
+    }
+}
+
+/// How long to wait for registries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// Seconds until a connection stands.
+    pub connect_seconds: u64,
+    /// Seconds until an answer begins.
+    pub response_seconds: u64,
+    /// Seconds after which a download that brings less than `minimum_rate` counts as stuck.
+    pub stall_seconds: u64,
+    /// Bytes per second.
+    pub minimum_rate: u64,
+    /// Tries of a request, or of a download that makes no progress.
+    pub attempts: u32,
+    /// Milliseconds before the second try; each further one waits twice as long, up to 10 seconds.
+    pub backoff_milliseconds: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect_seconds: 10,
+            response_seconds: 30,
+            stall_seconds: 30,
+            minimum_rate: 1024,
+            attempts: 5,
+            backoff_milliseconds: 300,
+        }
+    }
+}
+
+impl Timeouts {
+    pub(crate) fn connect(&self) -> Duration {
+        Duration::from_secs(self.connect_seconds.max(1))
+    }
+
+    pub(crate) fn response(&self) -> Duration {
+        Duration::from_secs(self.response_seconds.max(1))
+    }
+
+    pub(crate) fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_seconds.max(1))
+    }
+
+    /// How long to wait before try number `attempt` (the first is 0), with a random part so that a fleet of nodes does
+    /// not come back all at once.
+    pub(crate) fn backoff(&self, attempt: u32) -> Duration {
+        let millis = self.backoff_milliseconds.saturating_mul(1 << attempt.min(10)).min(10_000);
+        Duration::from_millis(millis / 2 + rand::random::<u64>() % (millis / 2 + 1))
+    }
+}

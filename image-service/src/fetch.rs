@@ -1,0 +1,158 @@
+//! Layers on their way into the store: download, decompress, verify twice, unpack, all in one pass.
+//!
+//! One task waits for the network, two threads work: one decompresses and hashes the blob, one hashes the tar stream and
+//! unpacks it. Bounded channels between them hold a few hundred kilobytes a layer, and no compressed copy exists.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::sync::{Semaphore, mpsc};
+use tripod_engine::{Error, Kind, Result};
+
+use crate::{
+    catalog::Catalog,
+    config::Limits,
+    digest::Digest,
+    error::unpack_kind,
+    flight::{Flights, Ticket},
+    layers::{Layer, Staging},
+    layout::Layout,
+    manifest::Descriptor,
+    progress::{LayerMeter, LayerState, PullMeter},
+    registry::{Problem, RegistryError, Session},
+    trash::Trash,
+    unpack::{UnpackError, Unpacked, chunks, unpack},
+};
+
+/// Pieces of a download that wait to be decompressed.
+const PIECES: usize = 16;
+
+/// Fetches layers, each once however many pulls want it.
+#[derive(Debug)]
+pub(crate) struct Fetcher {
+    pub catalog: Arc<Catalog>,
+    pub layout: Layout,
+    pub trash: Trash,
+    pub limits: Limits,
+    pub boot: String,
+    /// Fetches, and removals too: a layer that is being removed is fetched again only afterwards.
+    pub flights: Arc<Flights<Digest, Arc<Layer>, Arc<LayerMeter>>>,
+    pub permits: Arc<Semaphore>,
+}
+
+impl Fetcher {
+    /// Sees to it that a layer is in the store. Number `index` of the pull's meter shows how far it is. Gives the layer
+    /// and whether it was fetched for this call or another one meanwhile.
+    pub(crate) async fn ensure(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        (meter, index): (&PullMeter, usize),
+    ) -> Result<Arc<Layer>> {
+        loop {
+            let own = LayerMeter::new(blob.digest.clone(), blob.size);
+            meter.replace(index, Arc::clone(&own));
+            if let Some(layer) = self.catalog.state().layers.get(diff_id) {
+                own.set(LayerState::Done);
+                return Ok(Arc::clone(layer));
+            }
+            let work = || {
+                let (fetcher, session) = (Arc::clone(self), Arc::clone(session));
+                let (blob, diff_id, meter) = (blob.clone(), diff_id.clone(), Arc::clone(&own));
+                async move { fetcher.fetch(&session, &blob, &diff_id, &meter).await }
+            };
+            let Ticket { outcome, watch, first } = self.flights.join(diff_id.clone(), Arc::clone(&own), work);
+            meter.replace(index, watch);
+            match outcome.await {
+                Ok(layer) => return Ok(layer),
+                // Another pull's credentials, or its lies about a blob, are no reason for this one to fail.
+                Err(_) if !first => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        session: &Session,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        meter: &LayerMeter,
+    ) -> Result<Arc<Layer>> {
+        let _permit = self.permits.acquire().await.map_err(|error| Error::with(Kind::Internal, "no permit", error))?;
+        if let Some(layer) = self.catalog.state().layers.get(diff_id) {
+            meter.set(LayerState::Done);
+            return Ok(Arc::clone(layer));
+        }
+        let io = |step: &'static str| move |error| Error::io(format!("cannot {step} for a layer"), error);
+        let (layout, trash) = (self.layout.clone(), self.trash.clone());
+        let staging = blocking(move || Staging::new(&layout, &trash)).await?.map_err(io("make a staging folder"))?;
+        meter.set(LayerState::Downloading);
+        let (staging, unpacked) = self.transfer(session, blob, diff_id, meter, staging).await?;
+        let layer = Layer::new(diff_id.clone(), unpacked, &self.boot);
+        let layout = self.layout.clone();
+        let layer = blocking(move || staging.install(&layout, &layer).map(|()| layer)).await?;
+        let layer = Arc::new(layer.map_err(io("move it into place"))?);
+        self.catalog.state().layers.insert(diff_id.clone(), Arc::clone(&layer));
+        meter.set(LayerState::Done);
+        Ok(layer)
+    }
+
+    /// From the registry into the staging folder.
+    async fn transfer(
+        &self,
+        session: &Session,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        meter: &LayerMeter,
+        staging: Staging,
+    ) -> Result<(Staging, Unpacked)> {
+        let (sink, source) = mpsc::channel(PIECES);
+        let algorithms = (blob.digest.algorithm(), diff_id.algorithm());
+        let (decompressor, stream) = chunks(source, algorithms.0, algorithms.1, self.limits.layer_bytes);
+        let hashed = tokio::task::spawn_blocking(move || decompressor.run());
+        let limits = self.limits;
+        let unpacked = tokio::task::spawn_blocking(move || {
+            let result = unpack(stream, &staging.fs(), &staging.discard(), &limits);
+            let result =
+                result.and_then(|(unpacked, stream)| Ok((unpacked, stream.finish().map_err(UnpackError::Read)?)));
+            (staging, result)
+        });
+        let downloaded = session.download(blob, &sink, &meter.downloaded).await;
+        drop(sink);
+        meter.set(LayerState::Unpacking);
+        let blob_digest =
+            hashed.await.map_err(|error| Error::with(Kind::Internal, "the decompressor ended early", error))?;
+        let (staging, unpacked) =
+            unpacked.await.map_err(|error| Error::with(Kind::Internal, "the unpacker ended early", error))?;
+        match downloaded {
+            Err(error) if !matches!(error.problem, Problem::Abandoned) => return Err(error.into()),
+            _ => {}
+        }
+        if let Some(got) = blob_digest
+            && got != blob.digest
+        {
+            let what = format!("cannot use the layer {}", blob.digest);
+            let problem = Problem::Digest { got, expected: blob.digest.clone() };
+            return Err(RegistryError { what, host: session.registry().to_owned(), problem }.into());
+        }
+        let (unpacked, tar_digest) = unpacked.map_err(|error| {
+            Error::with(unpack_kind(&error), format!("cannot unpack the layer {}", blob.digest), error)
+        })?;
+        if tar_digest != *diff_id {
+            let message = format!(
+                "the layer {} unpacks to {tar_digest}, but the image's configuration says {diff_id}: the image is \
+                 corrupt and must be pushed again",
+                blob.digest
+            );
+            return Err(Error::new(Kind::Internal, message));
+        }
+        meter.downloaded.fetch_max(blob.size, Ordering::Relaxed);
+        Ok((staging, unpacked))
+    }
+}
+
+/// Runs something that blocks on disk.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::with(Kind::Internal, "a task ended early", error))
+}

@@ -1,0 +1,71 @@
+//! Garbage collection: mark and sweep, in the background, without a lock that a pull needs.
+//!
+//! What images, containers and running pulls need is marked from memory. A layer that nobody needs disappears from the
+//! catalog in the same moment, and is renamed into the trash under the key under which it would be fetched again, so
+//! that the two cannot meet.
+
+use std::{sync::Arc, time::Duration};
+
+use tripod_engine::{Error, Kind};
+
+use crate::{
+    content,
+    digest::Digest,
+    fetch::blocking,
+    progress::LayerMeter,
+    service::{Inner, background},
+};
+
+pub(crate) fn start(inner: &Arc<Inner>) {
+    background(inner, Duration::from_millis(200), |inner| &inner.sweep, |inner| async move { sweep(&inner).await });
+}
+
+/// Removes what nobody needs.
+pub(crate) async fn sweep(inner: &Arc<Inner>) {
+    let unneeded: Vec<Digest> = {
+        let mut state = inner.fetcher.catalog.state();
+        let needed = state.needed();
+        let unneeded: Vec<Digest> = state.layers.keys().filter(|layer| !needed.contains(*layer)).cloned().collect();
+        for layer in &unneeded {
+            state.layers.remove(layer);
+        }
+        unneeded
+    };
+    for layer in unneeded {
+        let (fetcher, diff_id) = (Arc::clone(&inner.fetcher), layer.clone());
+        let work = || async move {
+            let taken = blocking(move || fetcher.trash.take(&fetcher.layout.layer(&diff_id))).await?;
+            taken.map_err(|error| Error::io("cannot move a layer to the trash", error))?;
+            // Whoever joined to get the layer has to fetch it now.
+            Err(Error::new(Kind::Unavailable, "the layer was just removed"))
+        };
+        let ticket = inner.fetcher.flights.join(layer.clone(), LayerMeter::new(layer.clone(), 0), work);
+        match ticket.outcome.await {
+            Err(error) if ticket.first && error.kind() != Kind::Unavailable => {
+                tracing::warn!(%layer, %error, "a layer that nobody needs stays until the next start");
+            }
+            _ => tracing::debug!(%layer, "layer removed"),
+        }
+    }
+    let inner = Arc::clone(inner);
+    let done = blocking(move || {
+        remove_blobs(&inner)?;
+        inner.fetcher.trash.empty()
+    });
+    match done.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the trash could not be emptied"),
+        Err(error) => tracing::warn!(%error, "the trash could not be emptied"),
+    }
+}
+
+/// Removes manifests, indexes and configurations that nobody needs.
+fn remove_blobs(inner: &Inner) -> std::io::Result<()> {
+    let (layout, catalog) = (&inner.fetcher.layout, &inner.fetcher.catalog);
+    let blobs = content::list(layout)?;
+    let needed = catalog.state().needed();
+    for (digest, _) in blobs.into_iter().filter(|(digest, _)| !needed.contains(digest)) {
+        content::remove(layout, &digest, || catalog.state().needed().contains(&digest))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Unpacked layers on disk: `layers/HEX/fs` with its record `layers/HEX/layer.json`.
+//!
+//! A layer is moved into place when it is complete, but not synced. Its record carries the boot under which it was
+//! unpacked until a sync is recorded: the same boot trusts it, a later one only without that mark, because after a
+//! power failure files may be empty that were written.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::Digest,
+    layout::{Layout, write_whole},
+    trash::Trash,
+    unpack::Unpacked,
+};
+
+const RECORD: &str = "layer.json";
+const VERSION: u32 = 1;
+
+/// What is known of an unpacked layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    version: u32,
+    pub diff_id: Digest,
+    #[serde(flatten)]
+    pub unpacked: Unpacked,
+    /// The boot under which it was unpacked; absent once it is known to be on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsynced_since_boot: Option<String>,
+}
+
+impl Layer {
+    pub(crate) fn new(diff_id: Digest, unpacked: Unpacked, boot: &str) -> Self {
+        Self { version: VERSION, diff_id, unpacked, unsynced_since_boot: Some(boot.to_owned()) }
+    }
+
+    fn write(&self, folder: &Path, staging: &Path) -> io::Result<()> {
+        write_whole(&folder.join(RECORD), &serde_json::to_vec(self)?, staging)
+    }
+}
+
+/// The running kernel's boot ID.
+pub(crate) fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// A layer that is being unpacked. What is left of it goes to the trash.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    path: PathBuf,
+    trash: Trash,
+}
+
+impl Staging {
+    pub(crate) fn new(layout: &Layout, trash: &Trash) -> io::Result<Self> {
+        let staging = Self { path: layout.staging().join(crate::trash::unique()), trash: trash.clone() };
+        std::fs::create_dir(&staging.path)?;
+        std::fs::create_dir(staging.fs())?;
+        std::fs::create_dir(staging.discard())?;
+        Ok(staging)
+    }
+
+    /// The future layer's files.
+    pub(crate) fn fs(&self) -> PathBuf {
+        self.path.join("fs")
+    }
+
+    /// What later entries of the same archive replaced.
+    pub(crate) fn discard(&self) -> PathBuf {
+        self.path.join("discard")
+    }
+
+    /// Moves it into place. Something that is there already is unknown to the catalog, so it is rubbish.
+    pub(crate) fn install(self, layout: &Layout, layer: &Layer) -> io::Result<()> {
+        self.trash.take(&self.discard())?;
+        layer.write(&self.path, &layout.staging())?;
+        let target = layout.layer(&layer.diff_id);
+        self.trash.take(&target)?;
+        std::fs::rename(&self.path, target)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = self.trash.take(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a staging folder stays until the next start");
+        }
+    }
+}
+
+/// Records that a layer is on disk for good.
+pub(crate) fn record_sync(layout: &Layout, layer: &Layer) -> io::Result<Layer> {
+    let synced = Layer { unsynced_since_boot: None, ..layer.clone() };
+    synced.write(&layout.layer(&layer.diff_id), &layout.staging())?;
+    Ok(synced)
+}
+
+/// All layers that can be trusted under this boot. The others go to the trash.
+pub(crate) fn load(layout: &Layout, trash: &Trash, boot: &str) -> io::Result<Vec<Layer>> {
+    let mut layers = Vec::new();
+    for entry in std::fs::read_dir(layout.layers())? {
+        let path = entry?.path();
+        let record = std::fs::read(path.join(RECORD)).ok();
+        let layer: Option<Layer> = record.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let trusted = layer.filter(|layer| {
+            let synced = layer.unsynced_since_boot.as_deref().is_none_or(|since| since == boot);
+            synced && layer.version == VERSION && layout.layer(&layer.diff_id) == path && path.join("fs").is_dir()
+        });
+        match trusted {
+            Some(layer) => layers.push(layer),
+            None => {
+                tracing::info!(path = %path.display(), "a layer that was never synced, or is broken, is discarded");
+                trash.take(&path)?;
+            }
+        }
+    }
+    Ok(layers)
+}

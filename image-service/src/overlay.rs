@@ -1,0 +1,227 @@
+//! The `overlay` provisioner: an image's layers below, a container's own writable layer on top.
+//!
+//! Below `containers/ID` are `upper`, `work` and `lease.json`, which names the layers that the container needs. The
+//! mount is detached: it is visible nowhere on the host, and gone with its last descriptor.
+
+mod mount;
+pub(crate) mod usage;
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use rustix::fs::{Gid, Mode, Uid, chmod, chown};
+use tripod_engine::{
+    ContainerId, Error, Kind, Result,
+    plugin::{Known, Provisioner, RootFs},
+    usage::WritableLayer,
+};
+
+use crate::{
+    catalog::{ImageRecord, Lease},
+    fetch::blocking,
+    layout::write_whole,
+    service::{ImageService, Inner},
+    unpack::RootAttributes,
+};
+
+/// File name of a container's lease.
+pub(crate) const LEASE: &str = "lease.json";
+
+/// Turns images into root filesystems with overlayfs.
+#[derive(Debug)]
+pub struct Overlay {
+    inner: Arc<Inner>,
+    usage: Arc<usage::Cache>,
+    /// Changes of one container's folder, one after the other.
+    busy: Arc<Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl ImageService {
+    /// The provisioner that stands on this service's store.
+    pub fn overlay(&self) -> Overlay {
+        Overlay { inner: Arc::clone(&self.inner), usage: Arc::clone(&self.inner.usage), busy: Arc::default() }
+    }
+}
+
+/// What an image gives to a mount, the highest layer first.
+struct Lower {
+    folders: Vec<PathBuf>,
+    root: RootAttributes,
+}
+
+impl Overlay {
+    /// Waits for its turn with a container.
+    async fn turn(&self, container: &ContainerId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut busy = self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            busy.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(busy.entry(container.clone()).or_default())
+        };
+        turn.lock_owned().await
+    }
+
+    /// Takes an image's layers into a container's lease, so that they stay whatever becomes of the image.
+    async fn lease(&self, spec: &str, container: &ContainerId) -> Result<Lower> {
+        let (lease, lower) = {
+            let mut state = self.inner.fetcher.catalog.state();
+            let id = state.find(spec).map(|found| found.id().clone());
+            let image = id.and_then(|id| state.images.get(&id).cloned());
+            let image = image.ok_or_else(|| {
+                Error::new(Kind::NotFound, format!("image {spec:?} is not on this node: pull it first"))
+            })?;
+            let lower = self.lower(&image, &state)?;
+            let lease = state.leases.entry(container.clone()).or_default();
+            lease.layers.extend(image.layers.iter().cloned());
+            (lease.clone(), lower)
+        };
+        self.write_lease(container, lease).await?;
+        Ok(lower)
+    }
+
+    fn lower(&self, image: &ImageRecord, state: &crate::catalog::State) -> Result<Lower> {
+        let mut lower = Lower { folders: Vec::new(), root: RootAttributes { mode: 0o755, uid: 0, gid: 0 } };
+        let mut has_root = false;
+        for diff_id in image.layers.iter().rev() {
+            let layer = state.layers.get(diff_id).ok_or_else(|| {
+                Error::new(
+                    Kind::NotFound,
+                    format!("layer {diff_id} of image {} is missing: pull the image again", image.id),
+                )
+            })?;
+            if let Some(root) = layer.unpacked.root
+                && !has_root
+            {
+                (lower.root, has_root) = (root, true);
+            }
+            let folder = self.inner.fetcher.layout.layer(diff_id).join("fs");
+            // The same layer twice in one mount is refused by the kernel; the higher one hides the lower.
+            if !lower.folders.contains(&folder) {
+                lower.folders.push(folder);
+            }
+            if layer.unpacked.opaque {
+                break;
+            }
+        }
+        Ok(lower)
+    }
+
+    async fn write_lease(&self, container: &ContainerId, lease: Lease) -> Result<()> {
+        let folder = self.folder(container);
+        let staging = self.inner.fetcher.layout.staging();
+        let written = blocking(move || {
+            make_folder(&folder)?;
+            write_whole(&folder.join(LEASE), &serde_json::to_vec(&lease)?, &staging)
+        });
+        written.await?.map_err(|error| Error::io(format!("cannot record what container {container} needs"), error))
+    }
+
+    fn folder(&self, container: &ContainerId) -> PathBuf {
+        self.inner.fetcher.layout.containers().join(container)
+    }
+
+    /// Forgets a container and moves its folder to the trash.
+    async fn forget(&self, container: &ContainerId) -> Result<()> {
+        let (folder, trash) = (self.folder(container), self.inner.fetcher.trash.clone());
+        let taken = blocking(move || trash.take(&folder)).await?;
+        taken
+            .map_err(|error| Error::io(format!("cannot remove the writable layer of container {container}"), error))?;
+        self.inner.fetcher.catalog.state().leases.remove(container);
+        self.usage.forget(container);
+        self.inner.sweep.notify_one();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Provisioner for Overlay {
+    fn name(&self) -> &'static str {
+        "overlay"
+    }
+
+    async fn recover(&self, known: &Known) -> Result<()> {
+        let present: Vec<ContainerId> = self.inner.fetcher.catalog.state().leases.keys().cloned().collect();
+        let mut result = Ok(());
+        for container in present.into_iter().filter(|container| !known.containers.contains(container)) {
+            tracing::info!(container = container.short(), "removing the writable layer of an unknown container");
+            let _turn = self.turn(&container).await;
+            result = result.and(self.forget(&container).await);
+        }
+        result
+    }
+
+    async fn provision(&self, image: &str, container: &ContainerId) -> Result<RootFs> {
+        let _turn = self.turn(container).await;
+        let lower = self.lease(image, container).await?;
+        let (folder, layout, trash) =
+            (self.folder(container), self.inner.fetcher.layout.clone(), self.inner.fetcher.trash.clone());
+        let mounted = blocking(move || {
+            let (upper, work) = (folder.join("upper"), folder.join("work"));
+            if !upper.exists() {
+                make_root(&upper, lower.root)?;
+            }
+            // An earlier volatile mount has left a mark there that would make the kernel refuse.
+            trash.take(&work)?;
+            make_folder(&work)?;
+            mount::overlay(&lower.folders, &layout.empty(), Some((&upper, &work)), &folder)
+        });
+        let mounted = mounted.await?;
+        mounted
+            .map(RootFs::Detached)
+            .map_err(|error| failed(&error, &format!("the root filesystem of container {container}")))
+    }
+
+    async fn volume(&self, image: &str, sub_path: &Path, container: &ContainerId) -> Result<OwnedFd> {
+        let _turn = self.turn(container).await;
+        let lower = self.lease(image, container).await?;
+        let (folder, empty, sub) = (self.folder(container), self.inner.fetcher.layout.empty(), sub_path.to_owned());
+        let mounted = blocking(move || {
+            let whole = mount::overlay(&lower.folders, &empty, None, &folder)?;
+            if sub.as_os_str().is_empty() { Ok(whole) } else { mount::below(&whole, &sub, &folder) }
+        });
+        mounted.await?.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !sub_path.as_os_str().is_empty() => {
+                Error::new(Kind::InvalidArgument, format!("image {image} has no folder {}", sub_path.display()))
+            }
+            _ => failed(&error, &format!("image {image} as a volume of container {container}")),
+        })
+    }
+
+    async fn usage(&self, container: &ContainerId) -> Result<WritableLayer> {
+        self.usage.get(container, &self.folder(container).join("upper")).await
+    }
+
+    async fn destroy(&self, container: &ContainerId) -> Result<()> {
+        let _turn = self.turn(container).await;
+        if !self.inner.fetcher.catalog.state().leases.contains_key(container) {
+            return Ok(());
+        }
+        self.forget(container).await
+    }
+}
+
+fn failed(error: &io::Error, what: &str) -> Error {
+    let copy = error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error);
+    Error::io(format!("cannot mount {what}: {error}"), copy)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+/// The writable layer's root, which is what the container sees as mode and owner of `/`. Complete, or not there.
+fn make_root(path: &Path, attributes: RootAttributes) -> io::Result<()> {
+    let new = path.with_extension("new");
+    make_folder(&new)?;
+    chown(&new, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
+    chmod(&new, Mode::from(attributes.mode))?;
+    std::fs::rename(new, path)
+}

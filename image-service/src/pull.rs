@@ -1,0 +1,214 @@
+//! Pulling an image: manifest, configuration, layers, and one durable commit.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{TryStreamExt, stream::FuturesUnordered};
+use tokio::sync::watch;
+use tripod_engine::{Error, ImageConfig, Kind, Result};
+
+use crate::{
+    catalog::{Change, ImageRecord, Pins},
+    content,
+    digest::Digest,
+    error::manifest_kind,
+    fetch::blocking,
+    flight::Ticket,
+    manifest::{ConfigFile, Document, Manifest, Platform, choose},
+    progress::{LayerMeter, PullMeter, PullProgress},
+    reference::Reference,
+    registry::{Resolved, Session, auth::RegistryAuth},
+    service::Inner,
+};
+
+/// Indexes within indexes.
+const MAX_DEPTH: usize = 4;
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What to pull, for whom, and who watches.
+#[derive(Debug, Default)]
+pub struct PullRequest {
+    /// Name of the image, as a user writes it.
+    pub reference: String,
+    /// Credentials, for this pull alone.
+    pub auth: Option<RegistryAuth>,
+    /// Gets the state of the pull about ten times a second, and at its end.
+    pub progress: Option<watch::Sender<PullProgress>>,
+}
+
+/// Manifest, index and configuration on their way into the store.
+struct Documents {
+    /// What the tag points to.
+    top: Digest,
+    manifest: Manifest,
+    config: ConfigFile,
+    config_digest: Digest,
+    /// With their sizes.
+    blobs: Vec<(Digest, u64)>,
+}
+
+/// Pulls an image, or joins a pull of the same name with the same credentials that runs already.
+pub(crate) async fn pull(inner: &Arc<Inner>, request: PullRequest) -> Result<Digest> {
+    let reference: Reference = request.reference.parse()?;
+    let PullRequest { auth, progress, .. } = request;
+    let key = (reference.to_string(), auth.as_ref().map(RegistryAuth::fingerprint));
+    let work = |meter: Arc<PullMeter>| {
+        let inner = Arc::clone(inner);
+        move || async move {
+            let named = reference.to_string();
+            let result = run(&inner, &reference, auth.as_ref(), &meter).await;
+            result.map_err(|error| in_context(error, &named))
+        }
+    };
+    let meter = Arc::new(PullMeter::default());
+    let Ticket { outcome, watch: meter, .. } = inner.pulls.join(key, Arc::clone(&meter), work(meter));
+    let Some(progress) = progress else { return outcome.await };
+    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+    tokio::pin!(outcome);
+    loop {
+        tokio::select! {
+            result = &mut outcome => {
+                progress.send_replace(meter.snapshot());
+                return result;
+            }
+            _ = ticks.tick() => {
+                progress.send_if_modified(|shown| {
+                    let now = meter.snapshot();
+                    let changed = *shown != now;
+                    *shown = now;
+                    changed
+                });
+            }
+        }
+    }
+}
+
+/// Kubelet knows an unavailable registry by the beginning of the message.
+fn in_context(error: Error, reference: &str) -> Error {
+    let step = format!("cannot pull {reference}");
+    match error.kind() {
+        Kind::Unavailable => error.during(format!("RegistryUnavailable: {step}")),
+        _ => error.during(step),
+    }
+}
+
+async fn run(
+    inner: &Arc<Inner>,
+    reference: &Reference,
+    auth: Option<&RegistryAuth>,
+    meter: &PullMeter,
+) -> Result<Digest> {
+    let session = Arc::new(inner.registries.session(reference, auth)?);
+    let mut pins = Pins::new(&inner.fetcher.catalog);
+    let documents = documents(inner, &session, reference, &mut pins).await?;
+    let diff_ids = documents.config.diff_ids().to_vec();
+    pins.add(&diff_ids);
+    let blobs = &documents.manifest.layers;
+    meter.set(blobs.iter().map(|blob| LayerMeter::new(blob.digest.clone(), blob.size)).collect());
+    let fetches: FuturesUnordered<_> = blobs
+        .iter()
+        .zip(&diff_ids)
+        .enumerate()
+        .map(|(index, (blob, diff_id))| inner.fetcher.ensure(&session, blob, diff_id, (meter, index)))
+        .collect();
+    let layers: Vec<_> = fetches.try_collect().await?;
+    let size = layers.iter().map(|layer| layer.unpacked.bytes).sum();
+    let record = record(&documents, diff_ids, size);
+    let (id, reference, top) = (record.id.clone(), reference.clone(), documents.top);
+    inner.fetcher.catalog.change(move |state| (Change::pulled(state, record, &reference, &top), ())).await?;
+    drop(pins);
+    if layers.iter().any(|layer| layer.unsynced_since_boot.is_some()) {
+        inner.sync.notify_one();
+    }
+    Ok(id)
+}
+
+/// Gets what describes the image, from the store where it has it.
+async fn documents(inner: &Inner, session: &Session, reference: &Reference, pins: &mut Pins) -> Result<Documents> {
+    let mut resolved = resolve(inner, session, reference).await?;
+    let top = resolved.digest.clone();
+    let mut blobs = Vec::new();
+    let bad = |step: String| move |error| Error::with(manifest_kind(&error), step, error);
+    let mut depth = 0;
+    let manifest = loop {
+        pins.add(std::slice::from_ref(&resolved.digest));
+        blobs.push((resolved.digest.clone(), resolved.bytes.len() as u64));
+        let step = format!("cannot use the manifest {}", resolved.digest);
+        let document = Document::parse(&resolved.bytes, &resolved.content_type, inner.config.limits.layers);
+        store(inner, &resolved.digest, resolved.bytes).await?;
+        match document.map_err(bad(step.clone()))? {
+            Document::Image(manifest) => break manifest,
+            Document::Index(_) if depth == MAX_DEPTH => {
+                return Err(Error::new(Kind::Internal, format!("{step}: indexes are nested deeper than {MAX_DEPTH}")));
+            }
+            Document::Index(manifests) => {
+                depth += 1;
+                let chosen = choose(&manifests, &Platform::host()).map_err(bad(step))?;
+                resolved = by_digest(inner, session, &chosen.digest).await?;
+            }
+        }
+    };
+    let config_digest = manifest.config.digest.clone();
+    pins.add(std::slice::from_ref(&config_digest));
+    let (layout, digest) = (inner.fetcher.layout.clone(), config_digest.clone());
+    let bytes = match blocking(move || content::read(&layout, &digest)).await? {
+        Some(bytes) => bytes,
+        None => {
+            let bytes = session.small_blob(&manifest.config).await?;
+            store(inner, &config_digest, bytes.clone()).await?;
+            bytes
+        }
+    };
+    blobs.push((config_digest.clone(), bytes.len() as u64));
+    let config = ConfigFile::parse(&bytes, &manifest);
+    let config = config.map_err(bad(format!("cannot use the configuration {config_digest}")))?;
+    Ok(Documents { top, manifest, config, config_digest, blobs })
+}
+
+/// What the reference points to. The registry is asked in any case, so that whoever may not pull is told so.
+async fn resolve(inner: &Inner, session: &Session, reference: &Reference) -> Result<Resolved> {
+    let name = reference.manifest();
+    // A name that we have has probably not moved, and its digest is cheaper to ask for than its content.
+    let known = inner.fetcher.catalog.state().names.contains_key(&reference.key());
+    if known && let Some(digest) = session.head(&name).await? {
+        let expected = reference.digest();
+        if expected.is_none_or(|expected| *expected == digest) {
+            return by_digest(inner, session, &digest).await;
+        }
+    }
+    Ok(session.manifest(&name, reference.digest()).await?)
+}
+
+async fn by_digest(inner: &Inner, session: &Session, digest: &Digest) -> Result<Resolved> {
+    let (layout, wanted) = (inner.fetcher.layout.clone(), digest.clone());
+    if let Some(bytes) = blocking(move || content::read(&layout, &wanted)).await? {
+        return Ok(Resolved { digest: digest.clone(), content_type: String::new(), bytes });
+    }
+    Ok(session.manifest(&digest.to_string(), Some(digest)).await?)
+}
+
+async fn store(inner: &Inner, digest: &Digest, bytes: Vec<u8>) -> Result<()> {
+    let (layout, name) = (inner.fetcher.layout.clone(), digest.clone());
+    let written = blocking(move || content::write(&layout, &name, &bytes)).await?;
+    written.map_err(|error| Error::io(format!("cannot store the blob {digest}"), error))
+}
+
+fn record(documents: &Documents, layers: Vec<Digest>, size: u64) -> ImageRecord {
+    let process = documents.config.config.clone().unwrap_or_default();
+    ImageRecord {
+        id: documents.config_digest.clone(),
+        blobs: documents.blobs.iter().cloned().collect(),
+        layers,
+        size,
+        created: documents.config.created.clone(),
+        config: ImageConfig {
+            env: process.env.unwrap_or_default(),
+            entrypoint: process.entrypoint.unwrap_or_default(),
+            cmd: process.cmd.unwrap_or_default(),
+            working_dir: process.working_dir.unwrap_or_default(),
+            user: process.user.unwrap_or_default(),
+            stop_signal: process.stop_signal.unwrap_or_default(),
+        },
+        volumes: process.volumes.unwrap_or_default().into_keys().collect(),
+        labels: process.labels.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,46 @@
+//! A client of registries: manifests and blobs over HTTP, with authentication, mirrors, retries and limits.
+//!
+//! A [`Session`] is one pull: it has the credentials, the tokens made from them, and what it learnt about dead mirrors.
+//! Sessions share connections only.
+
+pub(crate) mod auth;
+mod body;
+pub(crate) mod download;
+mod error;
+pub(crate) mod hosts;
+mod session;
+mod tls;
+
+use std::{path::PathBuf, sync::Arc};
+
+pub(crate) use error::{Problem, RegistryError};
+pub(crate) use session::{Resolved, Session};
+
+use crate::{
+    config::{Limits, Timeouts},
+    reference::Reference,
+};
+
+/// What sessions share.
+#[derive(Debug)]
+pub(crate) struct Registries {
+    certs_dir: PathBuf,
+    timeouts: Timeouts,
+    limits: Limits,
+    clients: tls::Clients,
+}
+
+impl Registries {
+    pub(crate) fn new(certs_dir: PathBuf, timeouts: Timeouts, limits: Limits) -> Self {
+        Self { certs_dir, timeouts, limits, clients: tls::Clients::default() }
+    }
+
+    /// Begins a pull.
+    pub(crate) fn session(
+        self: &Arc<Self>,
+        reference: &Reference,
+        auth: Option<&auth::RegistryAuth>,
+    ) -> Result<Session, RegistryError> {
+        Session::new(Arc::clone(self), reference, auth)
+    }
+}

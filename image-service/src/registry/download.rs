@@ -1,0 +1,94 @@
+//! Downloading a layer: a stream of bytes that survives broken connections.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use reqwest::{Method, Response, StatusCode, header::CONTENT_RANGE};
+use tokio::sync::mpsc;
+
+use super::{
+    body::{Body, BodyError},
+    error::{Problem, RegistryError},
+    session::{Ask, Session},
+};
+use crate::manifest::Descriptor;
+
+/// Progress that makes earlier failures forgotten.
+const PROGRESS: u64 = 1 << 20;
+
+impl Session {
+    /// Sends a blob's bytes to `sink`, in order and each once. Its digest is the receiver's to check. `done` counts
+    /// the bytes.
+    pub(crate) async fn download(
+        &self,
+        blob: &Descriptor,
+        sink: &mpsc::Sender<Bytes>,
+        done: &AtomicU64,
+    ) -> Result<(), RegistryError> {
+        let timeouts = &self.registries.timeouts;
+        let what = format!("cannot download the layer {}", blob.digest);
+        let path = format!("blobs/{}", blob.digest);
+        let (mut offset, mut failures, mut mark) = (0, 0, 0);
+        while offset < blob.size || offset == 0 {
+            let ask = Ask { method: &Method::GET, path: &path, accept: None, from: offset, verified: true };
+            let response = self.first(&ask, &what, false).await?;
+            let host = response.url().host_str().unwrap_or_default().to_owned();
+            let failed = |problem| RegistryError { what: what.clone(), host: host.clone(), problem };
+            let mut skip = begins_at(&response, offset).map_err(failed)?;
+            let mut body = Body::new(response, (blob.size - offset).saturating_add(skip), timeouts);
+            let error = loop {
+                let mut chunk = match body.chunk().await {
+                    Ok(Some(chunk)) => chunk,
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                };
+                // A server that knows no ranges begins anew.
+                let skipped = skip.min(chunk.len() as u64);
+                skip -= skipped;
+                let chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(0));
+                if chunk.is_empty() {
+                    continue;
+                }
+                offset += chunk.len() as u64;
+                done.store(offset, Ordering::Relaxed);
+                if sink.send(chunk).await.is_err() {
+                    return Err(failed(Problem::Abandoned));
+                }
+            };
+            if matches!(error, Some(BodyError::TooLarge)) {
+                let problem = Problem::Length { got: offset.max(blob.size + 1), expected: blob.size };
+                return Err(failed(problem));
+            }
+            if offset == blob.size {
+                return Ok(());
+            }
+            if offset >= mark + PROGRESS {
+                failures = 0;
+            }
+            mark = offset;
+            failures += 1;
+            if failures >= timeouts.attempts {
+                return Err(failed(match error {
+                    Some(error) => self.problem(error, failures),
+                    None => Problem::Length { got: offset, expected: blob.size },
+                }));
+            }
+            tracing::debug!(blob = %blob.digest, offset, ?error, "download is resumed");
+            tokio::time::sleep(timeouts.backoff(failures - 1)).await;
+        }
+        Ok(())
+    }
+}
+
+/// How many bytes of an answer to drop so that it goes on at `offset`.
+fn begins_at(response: &Response, offset: u64) -> Result<u64, Problem> {
+    if offset == 0 || response.status() != StatusCode::PARTIAL_CONTENT {
+        return Ok(offset);
+    }
+    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
+    match start {
+        Some(start) if start <= offset => Ok(offset - start),
+        _ => Err(Problem::Redirect("the registry sent another range than the one asked for".into())),
+    }
+}

@@ -1,0 +1,107 @@
+//! HTTP clients, one for each set of TLS settings; their connections are shared by all pulls.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use reqwest::{Certificate, Client, Identity};
+
+use super::{error::Problem, hosts::Host};
+use crate::{config::Timeouts, digest::Digest};
+
+#[derive(Debug, Default)]
+pub(crate) struct Clients(Mutex<HashMap<Digest, Client>>);
+
+impl Clients {
+    /// The client for a host. Certificates are read each time, so that a renewed one is used at the next pull.
+    pub(crate) fn get(&self, host: &Host, timeouts: &Timeouts) -> Result<Client, Problem> {
+        let mut key = vec![u8::from(host.skip_verify), u8::from(host.base.scheme() == "https")];
+        let mut roots = Vec::new();
+        for path in &host.ca {
+            let pem = read(path)?;
+            let found = Certificate::from_pem_bundle(&pem).map_err(|error| invalid(path, &error))?;
+            if found.is_empty() {
+                return Err(Problem::Tls(format!("{} has no certificate", path.display())));
+            }
+            roots.extend(found);
+            key.extend(pem);
+            key.push(0);
+        }
+        let mut identity = None;
+        // A client shows one certificate; the first is the one that the field uses too.
+        if let Some((certificate, private)) = host.client.first() {
+            let mut pem = read(certificate)?;
+            if let Some(private) = private {
+                pem.push(b'\n');
+                pem.extend(read(private)?);
+            }
+            identity = Some(Identity::from_pem(&pem).map_err(|error| invalid(certificate, &error))?);
+            key.push(1);
+            key.extend(pem);
+        }
+        let key = Digest::of(&key);
+        if let Some(client) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(client.clone());
+        }
+        let client = build(host, roots, identity, timeouts)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+fn build(
+    host: &Host,
+    roots: Vec<Certificate>,
+    identity: Option<Identity>,
+    timeouts: &Timeouts,
+) -> Result<Client, Problem> {
+    // The client takes the process's provider of cryptography; whoever was first has set it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .user_agent(concat!("tripod/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(timeouts.connect())
+        .pool_idle_timeout(Duration::from_secs(20))
+        .tcp_keepalive(Duration::from_secs(15))
+        // Redirects are followed by the session, which knows whom credentials are for.
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never());
+    if host.base.scheme() == "https" {
+        builder = builder.tls_certs_merge(roots).tls_danger_accept_invalid_certs(host.skip_verify);
+        if let Some(identity) = identity {
+            builder = builder.identity(identity);
+        }
+        // Without a system's certificates there is still plain HTTP, and redirects from there to HTTPS are refused.
+    } else if !system_has_roots() {
+        builder = builder.tls_certs_only(roots);
+    }
+    builder.build().map_err(|error| {
+        let mut message = error.to_string();
+        if let Some(cause) = std::error::Error::source(&error) {
+            message = format!("{message}: {cause}");
+        }
+        Problem::Tls(format!("TLS cannot be set up ({message}): is the package ca-certificates installed?"))
+    })
+}
+
+/// Whether building a client that trusts the system's certificates can work at all.
+fn system_has_roots() -> bool {
+    [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/cert.pem",
+        "/etc/ssl/ca-bundle.pem",
+    ]
+    .iter()
+    .any(|path| Path::new(path).exists())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+    std::fs::read(path).map_err(|error| Problem::Tls(format!("cannot read {}: {error}", path.display())))
+}
+
+fn invalid(path: &Path, error: &reqwest::Error) -> Problem {
+    Problem::Tls(format!("{} is not a usable certificate in PEM form: {error}", path.display()))
+}

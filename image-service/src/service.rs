@@ -1,0 +1,202 @@
+//! The image service: what the CRI server and the command line call.
+
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, Semaphore};
+use tripod_engine::{Error, ImageConfig, Kind, Result};
+
+use crate::{
+    catalog::{Catalog, Change, Lease, Removed},
+    config::Config,
+    content,
+    digest::Digest,
+    fetch::{Fetcher, blocking},
+    flight::Flights,
+    gc,
+    image::Image,
+    layers,
+    layout::Layout,
+    progress::PullMeter,
+    pull::{self, PullRequest},
+    registry::Registries,
+    sync,
+    trash::Trash,
+};
+
+type PullKey = (String, Option<[u8; 32]>);
+
+/// Everything that the service's parts share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub config: Config,
+    pub registries: Arc<Registries>,
+    pub fetcher: Arc<Fetcher>,
+    pub pulls: Arc<Flights<PullKey, Digest, Arc<PullMeter>>>,
+    /// Layers wait for their sync.
+    pub sync: Notify,
+    /// Something may have become unneeded.
+    pub sweep: Notify,
+    /// Of writable layers.
+    pub usage: Arc<crate::overlay::usage::Cache>,
+}
+
+/// The images of a node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ImageService {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl ImageService {
+    /// Opens the store below the configured root folder, or makes it; repairs what a crash left. Must be called in a
+    /// Tokio runtime, whose tasks then do the service's background work for as long as the service is in use.
+    pub async fn open(config: Config) -> Result<Self> {
+        let (inner, discarded) = blocking(move || open(config)).await??;
+        if discarded > 0 {
+            tracing::warn!(
+                images = discarded,
+                "images that a power failure left incomplete will be pulled again when needed"
+            );
+        }
+        sync::start(&inner);
+        gc::start(&inner);
+        inner.sweep.notify_one();
+        inner.sync.notify_one();
+        Ok(Self { inner })
+    }
+
+    /// Pulls an image and gives it. Runs to its end even if the caller goes away.
+    pub async fn pull(&self, request: PullRequest) -> Result<Image> {
+        let name = request.reference.clone();
+        let id = pull::pull(&self.inner, request).await?;
+        self.get(&id.to_string()).ok_or_else(|| not_found(&name))
+    }
+
+    /// All images, in the order of their IDs.
+    pub fn list(&self) -> Vec<Image> {
+        let state = self.inner.fetcher.catalog.state();
+        state.images.values().map(|record| Image::new(record, &state, &self.inner.config.pinned)).collect()
+    }
+
+    /// An image by its ID, the beginning of its ID, a name with tag or digest.
+    pub fn get(&self, spec: &str) -> Option<Image> {
+        let state = self.inner.fetcher.catalog.state();
+        let record = state.images.get(state.find(spec)?.id())?;
+        Some(Image::new(record, &state, &self.inner.config.pinned))
+    }
+
+    /// What containers inherit from an image.
+    pub fn image_config(&self, spec: &str) -> Result<ImageConfig> {
+        Ok(self.get(spec).ok_or_else(|| not_found(spec))?.config)
+    }
+
+    /// Removes a name, and with the last tag the image; an ID removes the image with all its names. `None` if there is
+    /// no such image. Layers and blobs that nothing else needs are deleted in the background.
+    pub async fn remove(&self, spec: &str) -> Result<Option<Removed>> {
+        let spec = spec.to_owned();
+        let removed = self.inner.fetcher.catalog.change(move |state| Change::removal(state, &spec)).await?;
+        self.inner.sweep.notify_one();
+        Ok(removed)
+    }
+
+    /// Folder of everything.
+    pub fn root(&self) -> &Path {
+        self.inner.fetcher.layout.root()
+    }
+}
+
+fn not_found(spec: &str) -> Error {
+    Error::new(Kind::NotFound, format!("image {spec:?} is not on this node: pull it first"))
+}
+
+/// Opens what is on disk and throws away what cannot be trusted. Gives the number of images that were lost.
+fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
+    let layout = Layout::new(config.root.clone());
+    let io = |step: &str| {
+        let step = format!("{step} in {}", config.root.display());
+        move |error| Error::io(step, error)
+    };
+    layout.create().map_err(io("cannot make folders"))?;
+    let boot = layers::boot_id().map_err(io("cannot read the boot ID"))?;
+    let catalog = Arc::new(Catalog::open(&layout.database())?);
+    let trash = Trash::new(layout.trash());
+    // The database's lock is ours from here on, so nobody else is staging anything.
+    for leftover in std::fs::read_dir(layout.staging()).map_err(io("cannot read the staging folder"))? {
+        let path = leftover.map_err(io("cannot read the staging folder"))?.path();
+        trash.take(&path).map_err(io("cannot clear the staging folder"))?;
+    }
+    let found = layers::load(&layout, &trash, &boot).map_err(io("cannot read the layers"))?;
+    catalog.state().layers = found.into_iter().map(|layer| (layer.diff_id.clone(), Arc::new(layer))).collect();
+    catalog.state().leases = leases(&layout).map_err(io("cannot read the containers' leases"))?;
+    let same_boot = catalog.checked_boot()?.is_some_and(|checked| checked == boot);
+    let before = catalog.state().images.len();
+    catalog.change_now(|state| {
+        Change::incomplete(state, |image| {
+            let layers = image.layers.iter().all(|layer| state.layers.contains_key(layer));
+            let whole = layers && (same_boot || image.blobs.keys().all(|blob| content::read(&layout, blob).is_some()));
+            !whole
+        })
+    })?;
+    if !same_boot {
+        catalog.record_checked_boot(&boot)?;
+    }
+    let discarded = before - catalog.state().images.len();
+    let registries = Registries::new(config.certs_dir.clone(), config.timeouts, config.limits);
+    let fetcher = Fetcher {
+        catalog,
+        layout,
+        trash,
+        limits: config.limits,
+        boot,
+        flights: Arc::default(),
+        permits: Arc::new(Semaphore::new(config.parallel_layers.max(1))),
+    };
+    let inner = Inner {
+        registries: Arc::new(registries),
+        fetcher: Arc::new(fetcher),
+        pulls: Arc::default(),
+        sync: Notify::new(),
+        sweep: Notify::new(),
+        usage: Arc::default(),
+        config,
+    };
+    Ok((Arc::new(inner), discarded))
+}
+
+/// What containers keep alive.
+fn leases(layout: &Layout) -> std::io::Result<std::collections::HashMap<tripod_engine::ContainerId, Lease>> {
+    let mut leases = std::collections::HashMap::new();
+    for entry in std::fs::read_dir(layout.containers())? {
+        let entry = entry?;
+        let Some(id) = entry.file_name().to_str().and_then(tripod_engine::ContainerId::parse) else { continue };
+        let lease = std::fs::read(entry.path().join(crate::overlay::LEASE)).ok();
+        leases.insert(id, lease.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default());
+    }
+    Ok(leases)
+}
+
+/// Runs `step` whenever there is a reason to, until the service is gone.
+pub(crate) fn background<F, Fut>(inner: &Arc<Inner>, delay: Duration, wait: fn(&Inner) -> &Notify, step: F)
+where
+    F: Fn(Arc<Inner>) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send,
+{
+    let weak: Weak<Inner> = Arc::downgrade(inner);
+    tokio::spawn(async move {
+        loop {
+            // Looks once in a while whether the service is still in use.
+            {
+                let Some(inner) = weak.upgrade() else { return };
+                if tokio::time::timeout(Duration::from_secs(1), wait(&inner).notified()).await.is_err() {
+                    continue;
+                }
+            }
+            tokio::time::sleep(delay).await;
+            let Some(inner) = weak.upgrade() else { return };
+            step(inner).await;
+        }
+    });
+}

@@ -1,0 +1,394 @@
+//! Entries of an archive become files.
+//!
+//! What folders get (mode, owner, attributes, times) is set at the end: until then a folder's set-group-ID bit or
+//! default ACL would leak into files made in it, and each new file would change its time.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::BufRead,
+    ops::Bound,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+        fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek,
+        setxattr, symlinkat, utimensat,
+    },
+    io::Errno,
+};
+
+use super::{
+    RootAttributes, UnpackError, Unpacked,
+    archive::{Archive, Entry, Kind},
+    tree::{Tree, clean, magic, open_root, split},
+};
+use crate::config::Limits;
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What AUFS kept in layers for itself.
+const AUFS: &[u8] = b".wh..wh.";
+
+struct Extraction<'a, R> {
+    archive: Archive<R>,
+    tree: Tree,
+    limits: &'a Limits,
+    umask: u32,
+    folders: BTreeMap<Vec<u8>, Entry>,
+    whiteouts: HashSet<Vec<u8>>,
+    result: Unpacked,
+}
+
+/// Unpacks an archive into `root`. Folders that the archive itself replaces are moved to `discard`. Gives back the
+/// stream, which may have more after the archive's end.
+pub(crate) fn unpack<R: BufRead>(
+    stream: R,
+    root: &Path,
+    discard: &Path,
+    limits: &Limits,
+) -> Result<(Unpacked, R), UnpackError> {
+    let open = |path: &Path| {
+        open_root(path).map_err(|error| UnpackError::write("open", path.as_os_str().as_encoded_bytes(), error))
+    };
+    let mut extraction = Extraction {
+        archive: Archive::new(stream),
+        tree: Tree::new(open(root)?, open(discard)?),
+        limits,
+        umask: umask(),
+        folders: BTreeMap::new(),
+        whiteouts: HashSet::new(),
+        result: Unpacked::default(),
+    };
+    let outcome = extraction.run();
+    match outcome {
+        Ok(()) => Ok((extraction.result, extraction.archive.into_inner())),
+        Err(UnpackError::Limit { what: "bytes", .. }) => {
+            Err(UnpackError::Limit { what: "bytes", limit: limits.layer_bytes })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The process's umask, without changing it.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
+}
+
+impl<R: BufRead> Extraction<'_, R> {
+    fn run(&mut self) -> Result<(), UnpackError> {
+        while let Some(entry) = self.archive.next()? {
+            self.result.inodes += 1;
+            if self.result.inodes + self.tree.made > self.limits.layer_entries {
+                return Err(UnpackError::Limit { what: "entries", limit: self.limits.layer_entries });
+            }
+            self.entry(entry)?;
+        }
+        self.result.inodes += self.tree.made;
+        self.result.disk_bytes += self.tree.made * 4096;
+        self.finish_folders()
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
+        let path = clean(&entry.path)?;
+        if path.is_empty() {
+            return match entry.kind {
+                Kind::Directory => {
+                    let Entry { mode, uid, gid, .. } = entry;
+                    self.result.root = Some(RootAttributes { mode, uid, gid });
+                    self.folders.insert(path, entry);
+                    Ok(())
+                }
+                _ => Err(UnpackError::refused(&entry.path, "it replaces the layer's root")),
+            };
+        }
+        let (folder, name) = split(&path);
+        if name.starts_with(WHITEOUT) {
+            return self.whiteout(&entry, folder, name);
+        }
+        let parent = self.tree.dir(folder)?;
+        match &entry.kind {
+            Kind::Directory => self.directory(&parent, name, &path, entry),
+            Kind::HardLink => self.hard_link(&parent, name, &path, &entry),
+            Kind::File => self.file(&parent, name, &path, &entry, None),
+            Kind::Sparse(regions, whole) => self.file(&parent, name, &path, &entry, Some((regions, *whole))),
+            Kind::Symlink => {
+                if entry.link.is_empty() || entry.link.contains(&0) {
+                    return Err(UnpackError::refused(&entry.path, "a symbolic link has no valid target"));
+                }
+                self.place(&parent, name, &path, |parent| symlinkat(entry.link.as_slice(), parent, name))?;
+                self.node(&parent, name, &path, &entry)
+            }
+            Kind::CharDevice(..) | Kind::BlockDevice(..) | Kind::Fifo => {
+                let (kind, device) = match entry.kind {
+                    Kind::CharDevice(major, minor) => (FileType::CharacterDevice, makedev(major, minor)),
+                    Kind::BlockDevice(major, minor) => (FileType::BlockDevice, makedev(major, minor)),
+                    _ => (FileType::Fifo, 0),
+                };
+                let mode = Mode::from(entry.mode & 0o7777);
+                self.place(&parent, name, &path, |parent| mknodat(parent, name, kind, mode, device))?;
+                self.node(&parent, name, &path, &entry)
+            }
+        }
+    }
+
+    /// Makes something new; what was there before gives way, because the last entry of a name counts.
+    fn place<T>(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+        make: impl Fn(&OwnedFd) -> Result<T, Errno>,
+    ) -> Result<T, UnpackError> {
+        let made = match make(parent) {
+            Err(Errno::EXIST) => {
+                self.forget(path);
+                self.tree.remove(parent, name, path)?;
+                make(parent)
+            }
+            made => made,
+        };
+        self.whiteouts.remove(path);
+        made.map_err(|error| UnpackError::write("make", path, error))
+    }
+
+    /// Drops what was to be set on folders at or below a path.
+    fn forget(&mut self, path: &[u8]) {
+        self.folders.remove(path);
+        let mut below = path.to_vec();
+        below.push(b'/');
+        let range = (Bound::Included(below.clone()), Bound::Unbounded);
+        let gone: Vec<Vec<u8>> = self
+            .folders
+            .range(range)
+            .map(|(path, _)| path)
+            .take_while(|path| path.starts_with(&below))
+            .cloned()
+            .collect();
+        for path in gone {
+            self.folders.remove(&path);
+        }
+        self.whiteouts.retain(|whiteout| !whiteout.starts_with(&below));
+    }
+
+    fn directory(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: Entry) -> Result<(), UnpackError> {
+        let was_whiteout = self.whiteouts.remove(path);
+        if was_whiteout || !is_directory(parent, name) {
+            self.place(parent, name, path, |parent| mkdirat(parent, name, Mode::from(0o755)))?;
+            self.result.disk_bytes += 4096;
+        }
+        if was_whiteout {
+            self.make_opaque(path)?;
+        }
+        self.folders.insert(path.to_vec(), entry);
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+        entry: &Entry,
+        sparse: Option<(&Vec<(u64, u64)>, u64)>,
+    ) -> Result<(), UnpackError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let plain = entry.mode & 0o777;
+        let file = self.place(parent, name, path, |parent| openat(parent, name, flags, Mode::from(plain)))?;
+        let written = match sparse {
+            None => self.copy(&file, path, u64::MAX)?,
+            Some((regions, whole)) => {
+                let failed = |error| UnpackError::write("make the holes of", path, error);
+                if whole > self.limits.layer_bytes {
+                    return Err(UnpackError::Limit { what: "bytes", limit: self.limits.layer_bytes });
+                }
+                ftruncate(&file, whole).map_err(failed)?;
+                for (offset, length) in regions {
+                    seek(&file, SeekFrom::Start(*offset)).map_err(failed)?;
+                    self.copy(&file, path, *length)?;
+                }
+                whole
+            }
+        };
+        self.result.bytes += written;
+        self.result.disk_bytes += entry.size.div_ceil(4096) * 4096;
+        let failed = |step| move |error| UnpackError::write(step, path, error);
+        if entry.uid != 0 || entry.gid != 0 {
+            fchown(&file, uid(entry), gid(entry)).map_err(failed("set the owner of"))?;
+        }
+        // After the owner, because changing that clears the set-user-ID bit.
+        if entry.mode != plain || plain & self.umask != 0 {
+            fchmod(&file, Mode::from(entry.mode)).map_err(failed("set the mode of"))?;
+        }
+        for (name, value) in attributes(entry) {
+            ignore_unsupported(fsetxattr(&file, name, value, XattrFlags::empty()))
+                .map_err(failed("set an extended attribute of"))?;
+        }
+        futimens(&file, &times(entry)).map_err(failed("set the time of"))
+    }
+
+    /// Writes up to `limit` bytes of the entry's content.
+    fn copy(&mut self, file: &OwnedFd, path: &[u8], limit: u64) -> Result<u64, UnpackError> {
+        let mut written = 0;
+        while written < limit {
+            let content = self.archive.content()?;
+            if content.is_empty() {
+                break;
+            }
+            let count = usize::try_from(limit - written).unwrap_or(usize::MAX).min(content.len());
+            let count = match rustix::io::write(file, &content[..count]) {
+                Err(Errno::INTR) => continue,
+                count => count.map_err(|error| UnpackError::write("write", path, error))?,
+            };
+            self.archive.consume(count);
+            written += count as u64;
+        }
+        Ok(written)
+    }
+
+    fn hard_link(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let target = clean(&entry.link)?;
+        if target == path {
+            return Err(UnpackError::refused(&entry.path, "a hard link leads to itself"));
+        }
+        let (folder, file) = split(&target);
+        let folder = self.tree.existing(folder)?;
+        if file.is_empty() || is_directory(&folder, file) {
+            return Err(UnpackError::refused(&entry.path, "a hard link leads to a folder"));
+        }
+        // Replacing a folder takes what is in it along, which may be the target.
+        let made = self.place(parent, name, path, |parent| linkat(&*folder, file, parent, name, AtFlags::empty()));
+        match made {
+            Err(UnpackError::Write { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(UnpackError::refused(&entry.path, "a hard link leads to a file that the layer does not have"))
+            }
+            made => made,
+        }
+    }
+
+    /// Owner, mode, attributes and time of what cannot be opened.
+    fn node(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let failed = |step| move |error| UnpackError::write(step, path, error);
+        if entry.uid != 0 || entry.gid != 0 {
+            chownat(parent, name, uid(entry), gid(entry), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed("set the owner of"))?;
+        }
+        if entry.kind != Kind::Symlink {
+            chmodat(parent, name, Mode::from(entry.mode), AtFlags::empty()).map_err(failed("set the mode of"))?;
+        }
+        for (attribute, value) in attributes(entry) {
+            let set = lsetxattr(magic(parent, name), attribute, value, XattrFlags::empty());
+            // User attributes cannot be on anything but files and folders.
+            if set != Err(Errno::PERM) {
+                ignore_unsupported(set).map_err(failed("set an extended attribute of"))?;
+            }
+        }
+        utimensat(parent, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("set the time of"))
+    }
+
+    /// `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that a folder has there.
+    fn whiteout(&mut self, entry: &Entry, folder: &[u8], name: &[u8]) -> Result<(), UnpackError> {
+        if name == OPAQUE {
+            self.tree.dir(folder)?;
+            return self.make_opaque(folder);
+        }
+        if name.starts_with(AUFS) {
+            return Ok(());
+        }
+        let hidden = &name[WHITEOUT.len()..];
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(UnpackError::refused(&entry.path, "it is a whiteout of no name"));
+        }
+        let parent = self.tree.dir(folder)?;
+        let mut path = folder.to_vec();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(hidden);
+        match mknodat(&*parent, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+            Ok(()) => {
+                self.whiteouts.insert(path);
+                Ok(())
+            }
+            // The layer hides what was below and has something new there: a folder must not let the old shine through.
+            Err(Errno::EXIST) if is_directory(&parent, hidden) => self.make_opaque(&path),
+            Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(UnpackError::write("make the whiteout", &path, error)),
+        }
+    }
+
+    fn make_opaque(&mut self, path: &[u8]) -> Result<(), UnpackError> {
+        if path.is_empty() {
+            self.result.opaque = true;
+            return Ok(());
+        }
+        let dir = self.tree.existing(path)?;
+        setxattr(magic(&*dir, b""), "trusted.overlay.opaque", b"y", XattrFlags::empty())
+            .map_err(|error| UnpackError::write("hide what is below", path, error))
+    }
+
+    fn finish_folders(&mut self) -> Result<(), UnpackError> {
+        for (path, entry) in std::mem::take(&mut self.folders) {
+            let path = &path;
+            let failed = |step| move |error| UnpackError::write(step, path, error);
+            let (folder, name) = split(path);
+            let parent = self.tree.existing(folder)?;
+            let name = if path.is_empty() { b"." } else { name };
+            if entry.uid != 0 || entry.gid != 0 {
+                chownat(&*parent, name, uid(&entry), gid(&entry), AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(failed("set the owner of"))?;
+            }
+            if entry.mode != 0o755 || self.umask & 0o755 != 0 {
+                chmodat(&*parent, name, Mode::from(entry.mode), AtFlags::empty()).map_err(failed("set the mode of"))?;
+            }
+            for (attribute, value) in attributes(&entry) {
+                ignore_unsupported(lsetxattr(magic(&*parent, name), attribute, value, XattrFlags::empty()))
+                    .map_err(failed("set an extended attribute of"))?;
+            }
+            utimensat(&*parent, name, &times(&entry), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("set the time of"))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_directory(parent: &impl AsFd, name: &[u8]) -> bool {
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+fn uid(entry: &Entry) -> Option<Uid> {
+    Some(Uid::from_raw(entry.uid))
+}
+
+fn gid(entry: &Entry) -> Option<Gid> {
+    Some(Gid::from_raw(entry.gid))
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Attributes that a layer may bring: those of users, ACLs and file capabilities. Overlayfs's own would let a layer
+/// redirect lookups on the host, and security labels are the host's to give.
+fn attributes(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let allowed = |name: &[u8]| {
+        name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
+            || matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
+    };
+    let clean = |name: &[u8]| name.len() <= 255 && !name.contains(&0);
+    let all = entry.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    all.filter(move |(name, _)| allowed(name) && clean(name))
+}
+
+/// A filesystem without extended attributes is the operator's choice, not the image's fault.
+fn ignore_unsupported(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::NOTSUP) => Ok(()),
+        result => result,
+    }
+}

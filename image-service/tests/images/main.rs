@@ -1,0 +1,9 @@
+//! The image service against real and faulty registries, on the real kernel. Needs root (overlay mounts, devices,
+//! trusted attributes) and Debian's package docker-registry.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+#![forbid(unsafe_code)]
+
+mod fixture;
+mod registry;
+mod root;
+mod store;

@@ -1,0 +1,76 @@
+//! A store in a folder of its own.
+
+use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+use tripod_engine::{Error, plugin::RootFs};
+use tripod_image_service::{Config, Image, ImageService, PullRequest, Timeouts};
+
+/// A store, and the folder with its registries' settings.
+pub struct Root {
+    pub folder: TempDir,
+    pub images: ImageService,
+}
+
+impl Root {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root");
+        let folder = tempfile::tempdir().unwrap();
+        let images = ImageService::open(config(folder.path(), adjust)).await.unwrap();
+        Self { folder, images }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    pub async fn pull(&self, reference: &str) -> Result<Image, Error> {
+        self.images.pull(PullRequest { reference: reference.to_owned(), ..PullRequest::default() }).await
+    }
+
+    /// Nothing may be left of a pull that failed.
+    pub fn assert_no_leftovers(&self) {
+        for folder in ["staging", "layers"] {
+            let left: Vec<_> =
+                std::fs::read_dir(self.path().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            assert!(left.is_empty(), "left behind: {left:?}");
+        }
+    }
+}
+
+pub fn config(folder: &Path, adjust: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config {
+        root: folder.join("root"),
+        certs_dir: folder.join("certs.d"),
+        timeouts: Timeouts {
+            connect_seconds: 2,
+            response_seconds: 5,
+            stall_seconds: 1,
+            minimum_rate: 100,
+            attempts: 3,
+            backoff_milliseconds: 20,
+        },
+        ..Config::default()
+    };
+    adjust(&mut config);
+    config
+}
+
+/// Where the content of a root filesystem can be seen.
+pub fn visible(mount: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", mount.as_raw_fd()).into()
+}
+
+pub fn detached(root: RootFs) -> OwnedFd {
+    match root {
+        RootFs::Detached(mount) => mount,
+        RootFs::Path(path) => panic!("not a detached mount: {}", path.display()),
+    }
+}
