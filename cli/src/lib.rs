@@ -1,1 +1,45 @@
-//! Operator's commands of the tripod binary.
+//! Operator's commands of the tripod binary: clients of the CRI socket, like crictl, with the familiar verbs.
+//!
+//! Commands come in as arguments, go to the daemon as CRI calls, and their answers to standard output as tables. Only
+//! `run` may do without a daemon: it then asks for one of its own through [`Embed`].
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+mod embed;
+mod error;
+mod inspect;
+mod list;
+mod log;
+mod progress;
+mod pull;
+mod request;
+mod run;
+mod show;
+mod stats;
+mod stop;
+
+use std::process::ExitCode;
+
+pub use args::{Command, DEFAULT_SOCKET};
+pub use client::Client;
+pub use embed::{Embed, EmbedOptions, Embedded};
+pub use error::CliError;
+
+/// Carries a command out. The exit code is the command's own where one runs in a container.
+pub async fn run(command: Command, embed: &dyn Embed) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Run(args) => run::run(args, embed).await,
+        Command::Ps(args) => list::containers(args).await,
+        Command::Pods(args) => list::pods(args).await,
+        Command::Images(args) => list::images(args).await,
+        Command::Pull(args) => pull::command(args).await,
+        Command::Rmi(args) => pull::remove(args).await,
+        Command::Logs(args) => log::command(args).await,
+        Command::Exec(args) => run::exec(args).await,
+        Command::Stop(args) => stop::stop(args).await,
+        Command::Rm(args) => stop::remove(args).await,
+        Command::Inspect(args) => inspect::command(args).await,
+        Command::Stats(args) => stats::command(args).await,
+    }
+}

@@ -1,0 +1,323 @@
+//! What can be typed. The texts here are the help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Where the daemon listens unless somebody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/tripod/tripod.sock";
+
+/// Operator's commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command in a new container and show what it says
+    ///
+    /// Pulls the image if it is not there, makes a pod with one container, shows the container's output and ends with
+    /// its exit code. Works without a daemon too: where none answers, one runs inside this command for as long as it
+    /// takes.
+    #[command(after_help = RUN_HELP)]
+    Run(Box<RunArgs>),
+    /// List containers
+    #[command(after_help = "Examples:
+  tripod ps                 what runs
+  tripod ps -a              what has ended, too
+  tripod ps --operations    what the daemon is doing right now, and for how long
+
+Next: `tripod logs ID`, `tripod exec ID CMD`, `tripod inspect ID`.")]
+    Ps(PsArgs),
+    /// List pods
+    #[command(after_help = "Next: `tripod inspect POD`, `tripod stop POD`, `tripod rm POD`.")]
+    Pods(PodsArgs),
+    /// List images
+    #[command(after_help = "Next: `tripod run --rm IMAGE CMD`, `tripod rmi IMAGE`.")]
+    Images(ImagesArgs),
+    /// Fetch an image
+    #[command(after_help = "Examples:
+  tripod pull docker.io/library/busybox:latest
+  tripod pull --username me --password-stdin registry.example/app:1 < password
+
+Next: `tripod run --rm IMAGE CMD`. Mirrors and certificates of registries: /etc/tripod/certs.d/HOST/hosts.toml.")]
+    Pull(PullArgs),
+    /// Remove images with all their names
+    #[command(after_help = "Layers go when nothing uses them any more: a container that runs keeps its own.")]
+    Rmi(RmiArgs),
+    /// Show the log of a container
+    #[command(after_help = "Examples:
+  tripod logs web            all that it has said
+  tripod logs -f --tail 10 web
+                             the last 10 lines, and what comes until it ends")]
+    Logs(LogsArgs),
+    /// Run a command in a running container and show what it said when it has ended
+    #[command(after_help = "Examples:
+  tripod exec web ls /etc
+  tripod exec --timeout 5 web sh -c 'date; id'
+
+The exit code is the command's. There is no shell around it, and no input; output is kept up to 16 MiB.")]
+    Exec(ExecArgs),
+    /// Stop containers, or pods with all their containers
+    #[command(
+        after_help = "A container gets its stop signal (SIGTERM if its image names none), and SIGKILL when the time is over.
+Next: `tripod rm ID`."
+    )]
+    Stop(StopArgs),
+    /// Remove containers, or pods with all their containers
+    #[command(
+        after_help = "Nothing is left of them: no process, mount, address, cgroup or file. The image stays: `tripod rmi`."
+    )]
+    Rm(RmArgs),
+    /// Show everything about a container, pod or image as JSON
+    #[command(after_help = "Examples:
+  tripod inspect web | jq .info.pid
+  tripod inspect docker.io/library/busybox:latest")]
+    Inspect(InspectArgs),
+    /// Show what containers use
+    #[command(after_help = "CPU is measured over a second: 100% is one CPU.")]
+    Stats(StatsArgs),
+}
+
+const RUN_HELP: &str = "Examples:
+  tripod run --rm docker.io/library/busybox echo hello
+  tripod run --rm -e NAME=world -v /etc/hostname:/host:ro IMAGE sh -c 'echo $NAME; cat /host'
+  tripod run --rm --network host --memory 256m --cpus 0.5 IMAGE
+  tripod run -d --name web -p 8080:80 IMAGE
+
+With --rm nothing is left of the pod, whatever happens: Ctrl-C stops it (once more kills it at once).
+Without it the pod stays for `tripod logs`, `tripod inspect` and `tripod rm`; this needs a daemon: `tripod serve`.";
+
+/// Which daemon.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// The daemon's CRI socket
+    #[arg(long, env = "TRIPOD_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+}
+
+/// When to pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// If it is not there
+    Missing,
+    /// To have the newest
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// Which network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Network {
+    /// One of its own, with an address
+    Pod,
+    /// The host's
+    Host,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Remove the pod when the command has ended
+    #[arg(long, conflicts_with = "detach")]
+    pub rm: bool,
+    /// Show the container's ID and leave it running
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Name of pod and container [default: one made up]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// When to pull the image
+    #[arg(long, value_enum, default_value = "missing")]
+    pub pull: PullPolicy,
+    /// Environment variable; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Folder or file of the host in the container; may be repeated
+    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
+    pub volume: Vec<String>,
+    /// Port of the host that leads to the container; may be repeated
+    #[arg(short, long, value_name = "HOST:CONTAINER[/udp]")]
+    pub publish: Vec<String>,
+    /// Network of the pod
+    #[arg(long, value_enum, default_value = "pod")]
+    pub network: Network,
+    /// Working directory [default: the image's]
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User as a name or UID[:GID] [default: the image's]
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Program to run in place of the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// Memory limit, as 512m or 2g [default: none]
+    #[arg(short, long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// CPU limit, as 0.5 or 2 [default: none]
+    #[arg(long, value_name = "CPUS")]
+    pub cpus: Option<f64>,
+    /// All capabilities and devices of the host
+    #[arg(long)]
+    pub privileged: bool,
+    /// Read-only root filesystem
+    #[arg(long)]
+    pub read_only: bool,
+    /// Say nothing about pulling
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Configuration file, where no daemon answers [default: /etc/tripod/config.toml if it is there]
+    #[arg(long, value_name = "FILE", help_heading = "Without a daemon")]
+    pub config: Option<PathBuf>,
+    /// Folder of images and records, where no daemon answers [default: the configuration's]
+    #[arg(long, value_name = "DIR", help_heading = "Without a daemon")]
+    pub root: Option<PathBuf>,
+    /// Folder of sockets, where no daemon answers [default: the configuration's]
+    #[arg(long, value_name = "DIR", help_heading = "Without a daemon")]
+    pub state: Option<PathBuf>,
+    /// Image, as docker.io/library/busybox:latest
+    pub image: String,
+    /// Program and arguments, in place of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Those that do not run, too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only IDs
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// What the daemon is doing, in place of containers
+    #[arg(long, conflicts_with_all = ["all", "quiet"])]
+    pub operations: bool,
+}
+
+/// Arguments of `pods`.
+#[derive(Debug, Args)]
+pub struct PodsArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Only IDs
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `images`.
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Only IDs
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// User name for the registry
+    #[arg(long, requires = "password_stdin")]
+    pub username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+    /// Show the image's ID only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Image, as docker.io/library/busybox:latest
+    pub image: String,
+}
+
+/// Arguments of `rmi`.
+#[derive(Debug, Args)]
+pub struct RmiArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Images, by name, digest or ID
+    #[arg(required = true)]
+    pub images: Vec<String>,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Go on until the container ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last lines [default: all]
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// The time before each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Container, by ID, beginning of the ID, or name
+    pub container: String,
+}
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Seconds after which the command is killed; 0 is no limit
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub timeout: u32,
+    /// Container, by ID, beginning of the ID, or name
+    pub container: String,
+    /// Program and arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Seconds until a container is killed
+    #[arg(short, long, default_value_t = 10, value_name = "SECONDS")]
+    pub timeout: u32,
+    /// Containers or pods, by ID, beginning of the ID, or name
+    #[arg(required = true)]
+    pub ids: Vec<String>,
+}
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Even if it runs
+    #[arg(short, long)]
+    pub force: bool,
+    /// Containers or pods, by ID, beginning of the ID, or name
+    #[arg(required = true)]
+    pub ids: Vec<String>,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Container, pod or image
+    pub object: String,
+}
+
+/// Arguments of `stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Containers, by ID, beginning of the ID, or name [default: all]
+    pub containers: Vec<String>,
+}

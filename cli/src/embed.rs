@@ -1,0 +1,36 @@
+//! A daemon for the time of one command. The program that holds both sides gives one; this crate only asks.
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+
+/// Where such a daemon finds its settings.
+#[derive(Debug, Clone, Default)]
+pub struct EmbedOptions {
+    /// Configuration file.
+    pub config: Option<PathBuf>,
+    /// Folder of what survives a reboot.
+    pub root: Option<PathBuf>,
+    /// Folder of what does not.
+    pub state: Option<PathBuf>,
+}
+
+/// Can start a daemon inside this process.
+#[async_trait]
+pub trait Embed: Send + Sync {
+    /// Starts one; it answers when this returns.
+    async fn start(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn Error + Send + Sync>>;
+}
+
+/// A daemon inside this process.
+#[async_trait]
+pub trait Embedded: Send + Sync {
+    /// Where it listens.
+    fn socket(&self) -> &Path;
+
+    /// Ends it. Containers that run go on; whoever started some has to end them first.
+    async fn stop(self: Box<Self>);
+}

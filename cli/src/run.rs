@@ -1,0 +1,250 @@
+//! `run` and `exec`: a command in a container, its output here, its exit code ours.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tripod_cri_api::v1::{
+    ContainerState, ContainerStatus, CreateContainerRequest, ExecSyncRequest, GetEventsRequest, RunPodSandboxRequest,
+    StartContainerRequest,
+};
+
+use crate::{
+    CliError, Client, Embed, EmbedOptions, Embedded,
+    args::{ExecArgs, PullPolicy, RunArgs},
+    log::{self, Follower},
+    pull,
+    request::{self, LOG},
+    stop,
+};
+
+/// How often new output is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How often the state is asked, where no event tells it.
+const ASK: Duration = Duration::from_secs(1);
+
+/// Seconds that a container gets to end when the user interrupts it.
+const STOP_GRACE: i64 = 10;
+
+/// Where the logs of containers go that stay.
+const LOGS: &str = "/var/log/tripod";
+
+pub(crate) async fn run(args: Box<RunArgs>, embed: &dyn Embed) -> Result<ExitCode, CliError> {
+    let socket = &args.connection.socket;
+    let unreachable = match Client::connect(socket).await {
+        Ok(client) => return run_with(client, &args).await,
+        Err(CliError::Connect { source, .. }) => source,
+        Err(error) => return Err(error),
+    };
+    if !args.rm {
+        let error = CliError::Connect { socket: socket.clone(), source: unreachable };
+        return Err(CliError::Usage(format!(
+            "{error}\nWithout a daemon, `tripod run` needs --rm: nobody would keep the pod."
+        )));
+    }
+    let options = EmbedOptions { config: args.config.clone(), root: args.root.clone(), state: args.state.clone() };
+    let started = embed.start(options).await;
+    let daemon = started.map_err(|source| CliError::Embed { socket: socket.clone(), source })?;
+    let outcome = run_inside(&*daemon, &args).await;
+    daemon.stop().await;
+    outcome
+}
+
+async fn run_inside(daemon: &dyn Embedded, args: &RunArgs) -> Result<ExitCode, CliError> {
+    run_with(Client::connect(daemon.socket()).await?, args).await
+}
+
+async fn run_with(mut client: Client, args: &RunArgs) -> Result<ExitCode, CliError> {
+    let image = image(&mut client, args).await?;
+    let name = args.name.clone().unwrap_or_else(|| format!("run-{}", random(8)));
+    let logs = Logs::make(args, &name)?;
+    // From here on an interruption must not leave anything behind, so it is heard and not died of.
+    let mut interrupts = Interrupts::listen()?;
+    let pod = request::pod(args, &name, &random(32), &logs.folder)?;
+    let container = request::container(args, &name, &image)?;
+
+    let request = RunPodSandboxRequest { config: Some(pod.clone()), runtime_handler: String::new() };
+    let answer = client.runtime.run_pod_sandbox(request).await.map_err(CliError::call("run the pod"))?;
+    let pod_id = answer.into_inner().pod_sandbox_id;
+    let create =
+        CreateContainerRequest { pod_sandbox_id: pod_id.clone(), config: Some(container), sandbox_config: Some(pod) };
+    let outcome = run_container(&mut client, args, create, &logs.folder, &mut interrupts).await;
+    // A pod whose container never ran is of no use to anybody.
+    let cleaned = if args.rm || outcome.is_err() { stop::remove_pod(&mut client, &pod_id).await } else { Ok(()) };
+    if args.rm {
+        logs.remove();
+    }
+    let code = outcome?;
+    cleaned?;
+    Ok(code)
+}
+
+/// The ID of the image, pulled if need be.
+async fn image(client: &mut Client, args: &RunArgs) -> Result<String, CliError> {
+    let found = pull::find(client, &args.image).await?;
+    match (args.pull, found) {
+        (PullPolicy::Missing | PullPolicy::Never, Some(image)) => Ok(image.id),
+        (PullPolicy::Never, None) => {
+            let message = format!("image {} is not here: `tripod pull {0}`, or leave --pull out", args.image);
+            Err(CliError::NotFound(message))
+        }
+        _ => pull::pull(client, &args.image, None, args.quiet).await,
+    }
+}
+
+async fn run_container(
+    client: &mut Client,
+    args: &RunArgs,
+    create: CreateContainerRequest,
+    logs: &Path,
+    interrupts: &mut Interrupts,
+) -> Result<ExitCode, CliError> {
+    let answer = client.runtime.create_container(create).await.map_err(CliError::call("create the container"))?;
+    let id = answer.into_inner().container_id;
+    // Asked for before the start, so that no end is missed.
+    let mut events =
+        client.runtime.get_container_events(GetEventsRequest {}).await.ok().map(tonic::Response::into_inner);
+    let start = StartContainerRequest { container_id: id.clone() };
+    client.runtime.start_container(start).await.map_err(CliError::call("start the container"))?;
+    if args.detach {
+        println!("{id}");
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let mut follower = Follower::new(logs.join(LOG), false);
+    let mut ask = tokio::time::interval(ASK);
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        let ended = tokio::select! {
+            _ = look.tick() => None,
+            _ = ask.tick() => ended(client, &id).await?,
+            event = next(&mut events) => match event {
+                Some(event) if event.container_id == id => ended(client, &id).await?,
+                _ => None,
+            },
+            times = interrupts.next() => {
+                stop_in_background(client, &id, times);
+                None
+            }
+        };
+        // The log is complete before the end can be seen, so a look after that shows all of it.
+        if let Err(error) = follower.show(&mut io::stdout(), &mut io::stderr())
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            return Err(CliError::io("show the container's output")(error));
+        }
+        if let Some(status) = ended {
+            return Ok(exit_code(&status));
+        }
+    }
+}
+
+/// The next event. A stream that has ended says nothing any more; the regular questions have to do then.
+async fn next(
+    events: &mut Option<tonic::Streaming<tripod_cri_api::v1::ContainerEventResponse>>,
+) -> Option<tripod_cri_api::v1::ContainerEventResponse> {
+    if let Some(stream) = events {
+        if let Ok(Some(event)) = stream.message().await {
+            return Some(event);
+        }
+        *events = None;
+    }
+    std::future::pending().await
+}
+
+async fn ended(client: &mut Client, id: &str) -> Result<Option<ContainerStatus>, CliError> {
+    let status = log::status(client, id).await?;
+    Ok((status.state() == ContainerState::ContainerExited).then_some(status))
+}
+
+/// Stops the container beside the loop that shows its last words: gently at first, then at once.
+fn stop_in_background(client: &Client, id: &str, times: usize) {
+    let (mut client, id) = (client.clone(), id.to_owned());
+    let grace = if times > 1 { 0 } else { STOP_GRACE };
+    tokio::spawn(async move {
+        if let Err(error) = stop::stop_container(&mut client, id, grace).await {
+            eprintln!("tripod: {error}");
+        }
+    });
+}
+
+fn exit_code(status: &ContainerStatus) -> ExitCode {
+    if !["", "Completed", "Error"].contains(&status.reason.as_str()) || !status.message.is_empty() {
+        eprintln!("tripod: the container ended: {} {}", status.reason, status.message);
+    }
+    ExitCode::from(u8::try_from(status.exit_code).unwrap_or(u8::MAX))
+}
+
+/// The folder of the pod's logs.
+struct Logs {
+    folder: PathBuf,
+    /// Removed when this goes, whatever happens.
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl Logs {
+    fn make(args: &RunArgs, name: &str) -> Result<Self, CliError> {
+        if args.rm {
+            let made = tempfile::Builder::new().prefix("tripod-run-").tempdir();
+            let temporary = made.map_err(CliError::io("make a folder for the log"))?;
+            return Ok(Self { folder: temporary.path().to_owned(), temporary: Some(temporary) });
+        }
+        let folder = Path::new(LOGS).join(name);
+        std::fs::create_dir_all(&folder).map_err(CliError::io(format!("make {}", folder.display())))?;
+        Ok(Self { folder, temporary: None })
+    }
+
+    fn remove(self) {
+        if let Some(Err(error)) = self.temporary.map(tempfile::TempDir::close) {
+            eprintln!("tripod: remove {}: {error}", self.folder.display());
+        }
+    }
+}
+
+/// SIGINT and SIGTERM, counted.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+    seen: usize,
+}
+
+impl Interrupts {
+    fn listen() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).map_err(CliError::io("listen for signals"));
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, seen: 0 })
+    }
+
+    /// How many there were, after one more.
+    async fn next(&mut self) -> usize {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        self.seen += 1;
+        self.seen
+    }
+}
+
+/// A word of random hexadecimal digits.
+fn random(digits: usize) -> String {
+    (0..digits).map(|_| char::from_digit(rand::random::<u32>() % 16, 16).unwrap_or('0')).collect()
+}
+
+pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, CliError> {
+    let mut client = Client::connect(&args.connection.socket).await?;
+    let container_id = client.container(&args.container).await?.id;
+    let request = ExecSyncRequest { container_id, cmd: args.command, timeout: args.timeout.into() };
+    let step = format!("exec in {}", args.container);
+    let output = client.runtime.exec_sync(request).await.map_err(CliError::call(step))?.into_inner();
+    let shown = io::stdout().write_all(&output.stdout).and_then(|()| io::stderr().write_all(&output.stderr));
+    match shown.and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::io("show the output")(error)),
+        _ => Ok(ExitCode::from(u8::try_from(output.exit_code).unwrap_or(u8::MAX))),
+    }
+}
