@@ -20,6 +20,8 @@ pub(crate) struct Link {
     socket: OwnedFd,
     incoming: Incoming,
     outgoing: Outgoing,
+    /// Something waits for the socket to become writable.
+    pub(crate) waits: bool,
 }
 
 /// What came of an attempt to send.
@@ -36,7 +38,7 @@ pub(crate) enum Sent {
 impl Link {
     /// Takes a non-blocking socket.
     pub(crate) fn new(socket: OwnedFd) -> Link {
-        Link { socket, incoming: Incoming::default(), outgoing: Outgoing::default() }
+        Link { socket, incoming: Incoming::default(), outgoing: Outgoing::default(), waits: false }
     }
 
     /// The next request, `None` if there is none yet. Errors, the end of the stream among them, end the connection.

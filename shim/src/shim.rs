@@ -165,11 +165,23 @@ impl Shim {
     }
 
     fn flush(&mut self, token: Token) {
+        if let Some(link) = self.links.get_mut(&token).filter(|link| link.waits) {
+            let sent = link.flush();
+            self.sent(token, sent);
+        }
+    }
+
+    /// Watches for room if something could not be sent.
+    fn sent(&mut self, token: Token, sent: io::Result<Sent>) {
         let Some(link) = self.links.get_mut(&token) else { return };
-        let watched = match link.flush() {
-            Ok(sent) => self.poll.want_writable(link.as_fd(), token, sent == Sent::Part),
-            Err(e) => Err(e),
-        };
+        let watched = sent.and_then(|sent| {
+            let waits = sent == Sent::Part;
+            if waits != link.waits {
+                self.poll.want_writable(link.as_fd(), token, waits)?;
+                link.waits = waits;
+            }
+            Ok(())
+        });
         if watched.is_err() {
             self.hang_up(token);
         }
@@ -259,14 +271,8 @@ impl Shim {
 
     fn send(&mut self, token: Token, message: &FromShim, fds: Vec<OwnedFd>) {
         let Some(link) = self.links.get_mut(&token) else { return };
-        let sent = match link.send(message, fds) {
-            Ok(Sent::All) => Ok(()),
-            Ok(Sent::Part) => self.poll.want_writable(link.as_fd(), token, true),
-            Err(e) => Err(e),
-        };
-        if sent.is_err() {
-            self.hang_up(token);
-        }
+        let sent = link.send(message, fds);
+        self.sent(token, sent);
     }
 
     /// Gives the last answers a moment to be read.

@@ -27,7 +27,7 @@ pub(super) fn take(process: &ProcessPlan) -> Result<(), Failure> {
     // What the shim does not hold cannot be given; the daemon knows that and has said so.
     let held = caps::get().internal(|| "read capabilities".into())?.permitted;
     let permitted = mask(&plan.permitted) & held;
-    let inheritable = mask(&plan.inheritable) & held;
+    let inheritable = mask(&plan.inheritable) & held & mask(&plan.bounding);
     let sets = Sets { effective: mask(&plan.effective) & permitted, permitted, inheritable };
     caps::set(sets).internal(|| "set capabilities".into())?;
     caps::set_ambient(mask(&plan.ambient) & permitted & inheritable).internal(|| "set ambient capabilities".into())?;

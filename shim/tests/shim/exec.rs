@@ -74,6 +74,20 @@ fn a_shared_pid_namespace_is_entered() {
     assert_eq!(pod.client.exec_exit("e2"), 137);
 }
 
+#[test]
+fn the_hosts_pid_namespace_is_entered() {
+    let mut pod = Pod::new(|_| {});
+    let mut plan = pod.plan("c1", "sleep 60");
+    plan.pid = PidNamespace::Node;
+    let pid = Pod::pid_of(&pod.launch(plan).unwrap());
+    let (_, out, _) = pod.exec("c1", "e1", &["cat", &format!("/proc/{pid}/cmdline")]).unwrap();
+    assert!(out.starts_with("sleep") || out.starts_with("/bin/sh"), "{out}");
+    start(&mut pod, "c1", "e2", &["sh", "-c", "/bin/sleep 66 & /bin/sleep 67"]);
+    pod.client.ask(Request::Signal { container: "c1".into(), signal: 9 }, vec![]).unwrap();
+    assert_eq!(pod.client.exit("c1").code, 137);
+    assert_eq!(pod.client.exec_exit("e2"), 137);
+}
+
 fn start(pod: &mut Pod, container: &str, name: &str, argv: &[&str]) {
     let plan = ExecPlan { exec: name.into(), container: container.into(), process: process(argv) };
     let null = || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };

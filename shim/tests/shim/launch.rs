@@ -77,7 +77,7 @@ fn identity_and_limits_are_the_plans() {
     let expected = "1000\n1001\n1001 2000\n0027\n321\n500\n/new/folder\nred\nCapPrm: 0000000000000400\n\
                     CapBnd: 0000000000000401\nCapAmb: 0000000000000400\nNoNewPrivs: 1\nfine\n";
     let expected = expected.replace("CapPrm", "SigBlk: 0000000000000000\nSigIgn: 0000000000000000\nCapPrm");
-    assert_eq!((record.code, text.as_str()), (0, expected));
+    assert_eq!((record.code, text), (0, expected));
 }
 
 #[test]

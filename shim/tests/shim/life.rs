@@ -207,3 +207,21 @@ fn signals_that_end_others_do_not_end_the_shim() {
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(pod.run("c1", "true").0, 0);
 }
+
+#[test]
+fn many_starts_at_once_do_not_mix() {
+    const COUNT: usize = 24;
+    let mut pod = Pod::new(|_| {});
+    let root = pod.rootfs("all");
+    for n in 0..COUNT {
+        let plan = pod.plan(&format!("c{n}"), &format!("echo {n}; echo $$; exit {n}"));
+        pod.client.send(Request::Launch(Box::new(plan)), vec![Pod::detached(&root)]);
+    }
+    let answers = pod.client.answers(COUNT);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    for n in 0..COUNT {
+        let id = format!("c{n}");
+        assert_eq!(pod.client.exit(&id).code, n as i32);
+        assert_eq!(pod.text(&id), format!("{n}\n1\n"));
+    }
+}

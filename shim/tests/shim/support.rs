@@ -86,6 +86,18 @@ impl Client {
         }
     }
 
+    /// Waits for `count` answers, in any order.
+    pub(crate) fn answers(&mut self, count: usize) -> Vec<Result<Reply, Failure>> {
+        let mut answers = Vec::new();
+        while answers.len() < count {
+            match self.receive() {
+                (FromShim::Event(event), _) => self.events.push(event),
+                (FromShim::Reply { result, .. }, _) => answers.push(result),
+            }
+        }
+        answers
+    }
+
     pub(crate) fn ask(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, Failure> {
         let id = self.send(request, fds);
         self.answer(id).0
