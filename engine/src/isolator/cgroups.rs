@@ -1,8 +1,8 @@
 //! Cgroups: the limits of a container, what it uses, and the means to kill all of it.
 //!
 //! Works with v1 hierarchies, the unified (v2) tree, and hosts that have both; which it is, is found out once. A
-//! container has one directory in every tree, `PARENT/CONTAINER`: below kubelet's parent, or below `/BASE/POD` for pods
-//! that name none. Parents of kubelet's are its own to remove.
+//! container has one directory in every tree: below kubelet's parent, which is kubelet's to make and to remove, or below
+//! tripod's own `/BASE` for pods that name none. There is no level for the pod: on v1 each costs half a millisecond.
 
 mod check;
 mod create;
@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use tripod_shim_protocol::{CgroupPlan, LaunchPlan, Resources};
 
 use crate::{
-    ContainerId, PodConfig, PodId, Result,
+    ContainerId, PodConfig, Result,
     plugin::{ContainerContext, Isolator, IsolatorStatus, Known, Limitation, PodContext, PodSetup},
     usage::Usage,
 };
@@ -74,35 +74,34 @@ impl Cgroups {
     /// Idempotent.
     pub async fn remove(&self, plan: &CgroupPlan) -> Result<()> {
         let result = kill::remove(&self.host, &plan.dirs).await;
-        for dir in &plan.dirs {
-            let base = self.host.tree_of(dir).map(|tree| tree.mount.join(&self.base));
-            // Fails as long as something else is below, which is what is wanted.
-            if let Some(base) = base
-                && let Some(pod) = dir.parent().filter(|parent| parent.parent() == Some(&base))
-                && fs::remove_dir(pod).is_ok()
-            {
-                let _ = fs::remove_dir(base);
-            }
+        let own = |dir: &&PathBuf| self.bases().any(|base| dir.parent() == Some(&base));
+        for dir in plan.dirs.iter().filter(own) {
+            // Fails as long as there is another container, which is what is wanted.
+            let _ = dir.parent().map(fs::remove_dir);
         }
         result.map_err(CgroupError::outward)
     }
 
     /// The directories of a container.
-    fn plan(&self, parent: Option<&Path>, pod: &PodId, container: &ContainerId, resources: &Resources) -> CgroupPlan {
-        let own = Path::new(&self.base).join(pod);
+    fn plan(&self, parent: Option<&Path>, container: &ContainerId, resources: &Resources) -> CgroupPlan {
+        let own = Path::new(&self.base);
         let unified = self.host.unified();
         let dir = |tree: &host::Tree| match tree.version {
             // Beside v1 hierarchies kubelet does not use the unified tree, so it would leave a parent there for ever.
-            Version::V2 if !unified => (!resources.hugepages.is_empty()).then(|| tree.mount.join(&own).join(container)),
-            _ => Some(tree.mount.join(parent.unwrap_or(&own)).join(container)),
+            Version::V2 if !unified => (!resources.hugepages.is_empty()).then(|| tree.mount.join(own).join(container)),
+            _ => Some(tree.mount.join(parent.unwrap_or(own)).join(container)),
         };
         CgroupPlan { dirs: self.host.trees.iter().filter_map(dir).collect(), unified }
     }
 
-    /// The containers' cgroups below tripod's own, by pod.
-    fn pods(&self) -> Vec<PathBuf> {
-        let bases = self.host.trees.iter().map(|tree| tree.mount.join(&self.base));
-        bases.flat_map(|base| file::children(&base).unwrap_or_default()).collect()
+    /// Tripod's own cgroup in every tree.
+    fn bases(&self) -> impl Iterator<Item = PathBuf> {
+        self.host.trees.iter().map(|tree| tree.mount.join(&self.base))
+    }
+
+    /// The containers' cgroups below it.
+    fn own(&self) -> Vec<PathBuf> {
+        self.bases().flat_map(|base| file::children(&base).unwrap_or_default()).collect()
     }
 
     /// Removes cgroups with all that runs in them, and tripod's own if it is empty then.
@@ -113,8 +112,8 @@ impl Cgroups {
             result = result.and(killed);
         }
         result = result.and(kill::remove(&self.host, dirs).await);
-        for tree in &self.host.trees {
-            let _ = fs::remove_dir(tree.mount.join(&self.base));
+        for base in self.bases() {
+            let _ = fs::remove_dir(base);
         }
         result.map_err(CgroupError::outward)
     }
@@ -137,18 +136,13 @@ impl Isolator for Cgroups {
     }
 
     async fn recover(&self, known: &Known) -> Result<()> {
-        let name = |dir: &Path| dir.file_name().and_then(|name| name.to_str().map(str::to_owned)).unwrap_or_default();
-        let mut orphans = Vec::new();
-        for pod in self.pods() {
-            if !known.pods.contains(name(&pod).as_str()) {
-                orphans.push(pod);
-                continue;
-            }
-            let containers = file::children(&pod).unwrap_or_default();
-            orphans.extend(containers.into_iter().filter(|dir| !known.containers.contains(name(dir).as_str())));
-        }
+        let known = |dir: &PathBuf| {
+            let name = dir.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| known.containers.contains(name))
+        };
+        let orphans: Vec<_> = self.own().into_iter().filter(|dir| !known(dir)).collect();
         for dir in &orphans {
-            tracing::warn!(path = %dir.display(), "removing a cgroup that belongs to no known pod or container");
+            tracing::warn!(path = %dir.display(), "removing a cgroup that belongs to no known container");
         }
         self.remove_all(&orphans).await
     }
@@ -156,12 +150,6 @@ impl Isolator for Cgroups {
     async fn prepare_pod(&self, pod: PodContext<'_>, _setup: &mut PodSetup) -> Result<()> {
         // Found out now rather than with the first container.
         parent(pod.config).map(drop).map_err(CgroupError::outward)
-    }
-
-    async fn cleanup_pod(&self, pod: &PodId) -> Result<()> {
-        let dirs: Vec<_> = self.host.trees.iter().map(|tree| tree.mount.join(&self.base).join(pod)).collect();
-        let left: Vec<_> = dirs.into_iter().filter(|dir| dir.exists()).collect();
-        if left.is_empty() { Ok(()) } else { self.remove_all(&left).await }
     }
 
     async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
@@ -181,7 +169,7 @@ impl Isolator for Cgroups {
             .outward());
         }
         let parent = parent(container.pod.config).map_err(CgroupError::outward)?;
-        plan.cgroups = self.plan(parent.as_deref(), container.pod.id, container.id, &resources);
+        plan.cgroups = self.plan(parent.as_deref(), container.id, &resources);
         plan.resources = resources;
         Ok(())
     }

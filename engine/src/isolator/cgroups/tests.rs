@@ -31,8 +31,8 @@ impl Own {
         own
     }
 
-    fn bases(&self) -> Vec<PathBuf> {
-        self.0.host.trees.iter().map(|tree| tree.mount.join(&self.0.base)).collect()
+    fn is_gone(&self) -> bool {
+        self.0.bases().all(|base| !base.exists())
     }
 
     /// Plans for a container whose request has these limits.
@@ -59,14 +59,14 @@ impl Own {
     async fn finish(self, plan: &LaunchPlan) {
         self.0.remove(&plan.cgroups).await.expect("removal");
         self.0.remove(&plan.cgroups).await.expect("removal of what is gone");
-        assert!(self.bases().iter().all(|base| !base.exists()), "something is left");
+        assert!(self.is_gone(), "something is left");
     }
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
         // Only what a failed test left; a test that passed finds nothing here.
-        let left = self.0.pods();
+        let left = self.0.own();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
@@ -137,7 +137,7 @@ async fn what_fails_half_way_is_undone() {
     let error = own.0.create(&plan.cgroups, &plan.resources).unwrap_err();
     assert_eq!(error.kind(), Kind::InvalidArgument, "{error}");
     assert!(error.to_string().contains("refused \"5000\""), "{error}");
-    assert!(own.bases().iter().all(|base| !base.exists()));
+    assert!(own.is_gone());
 }
 
 #[tokio::test]
@@ -314,14 +314,12 @@ async fn orphans_are_removed_when_the_daemon_comes_back() {
     let mut child = spawn(&orphan, "sleep 100");
     let dir = orphan.cgroups.dirs[0].clone();
     until("the process", || !kill::processes(&dir).unwrap().is_empty()).await;
-    let id = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-    let pod = PodId::parse(&id(known.cgroups.dirs[0].parent().unwrap())).unwrap();
-    let container = ContainerId::parse(&id(&known.cgroups.dirs[0])).unwrap();
-    let records = Known { pods: [pod].into(), containers: [container].into(), ..Known::default() };
+    let container = known.cgroups.dirs[0].file_name().unwrap().to_str().and_then(ContainerId::parse).unwrap();
+    let records = Known { containers: [container].into(), ..Known::default() };
     own.0.recover(&records).await.unwrap();
     child.wait().unwrap();
     assert!(known.cgroups.dirs.iter().all(|dir| dir.exists()));
-    assert!(orphan.cgroups.dirs.iter().all(|dir| !dir.exists() && !dir.parent().unwrap().exists()));
+    assert!(orphan.cgroups.dirs.iter().all(|dir| !dir.exists()));
     own.finish(&known).await;
 }
 
@@ -346,7 +344,7 @@ async fn many_containers_come_and_go_beside_each_other() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert!(own.bases().iter().all(|base| !base.exists()));
+    assert!(own.is_gone());
 }
 
 #[tokio::test]

@@ -147,3 +147,22 @@ async fn home_is_left_alone_if_set() {
     fixture.prepare_into(&Credentials, &mut plan).await.unwrap();
     assert_eq!(plan.process.env, ["HOMEBREW=1", "HOME=/mine"]);
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_content_of_the_files_breaks_the_parsers(
+        passwd in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        group in "([a-z+#-]{0,3}:[x:]{0,2}[0-9]{0,11}:[a-z,: ]{0,9}\n?){0,8}",
+        user in "[a-z0-9:]{0,6}",
+    ) {
+        let mut fixture = Fixture::new();
+        std::fs::write(fixture.root().join("etc/passwd"), passwd).unwrap();
+        fixture.write("etc/group", &group);
+        fixture.config.image.config.user = user;
+        let root = std::fs::File::open(fixture.root()).unwrap();
+        if let Ok((ids, home)) = resolve(&fixture.config, &Database::new(std::os::fd::AsFd::as_fd(&root))) {
+            proptest::prop_assert!(ids.uid != u32::MAX && ids.gid != u32::MAX && !home.is_empty());
+            proptest::prop_assert_eq!(ids.groups[0], ids.gid);
+        }
+    }
+}

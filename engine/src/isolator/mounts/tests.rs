@@ -193,3 +193,15 @@ async fn masked_paths_are_the_requests_but_for_privileged() {
     fixture.config.security.masked_paths = vec!["../etc".into()];
     assert_eq!(refused(&fixture).await.kind(), Kind::InvalidArgument);
 }
+
+proptest::proptest! {
+    #[test]
+    fn targets_are_absolute_and_never_climb(path in "/?([a-z./]{0,3}/){0,5}[a-z.]{0,3}") {
+        if let Some(plain) = target(Path::new(&path)) {
+            proptest::prop_assert!(plain.is_absolute());
+            let text = plain.to_str().unwrap();
+            proptest::prop_assert!(!text.split('/').skip(1).any(|part| part == "." || part == ".."), "{}", text);
+            proptest::prop_assert!(!text.contains("//") && (text == "/" || !text.ends_with('/')), "{}", text);
+        }
+    }
+}

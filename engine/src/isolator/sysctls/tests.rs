@@ -63,3 +63,35 @@ async fn the_plan_has_them_and_the_size_of_shm() {
     fixture.pod.namespaces.host_ipc = true;
     assert_eq!(fixture.prepare_pod(&Sysctls).await.unwrap().plan.shm_size, None);
 }
+
+/// Where the shim writes: dots part components, a slash stands for a dot.
+fn file(dotted: &str) -> String {
+    dotted
+        .chars()
+        .map(|c| {
+            if c == '.' {
+                '/'
+            } else if c == '/' {
+                '.'
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_passes_stays_below_the_namespaced_folders(
+        name in "(net|kernel|fs|[./])([./]{1,2}(mqueue|shm|msg|sem|net|kernel|[a-z.]{0,3})){0,5}"
+    ) {
+        if let Ok(dotted) = check(&name, "1", free()) {
+            let path = file(&dotted);
+            let parts: Vec<_> = path.split('/').collect();
+            proptest::prop_assert!(parts.iter().all(|part| !["", ".", ".."].contains(part)), "{}", path);
+            let good = path.starts_with("net/") || path.starts_with("fs/mqueue/")
+                || (parts.len() == 2 && parts[0] == "kernel" && ["sem", "shm", "msg"].iter().any(|p| parts[1].starts_with(p)));
+            proptest::prop_assert!(good, "{}", path);
+        }
+    }
+}
