@@ -1,8 +1,9 @@
 //! Cgroups: the limits of a container, what it uses, and the means to kill all of it.
 //!
 //! Works with v1 hierarchies, the unified (v2) tree, and hosts that have both; which it is, is found out once. A
-//! container has one directory in every tree: below kubelet's parent, which is kubelet's to make and to remove, or below
-//! tripod's own `/BASE` for pods that name none. There is no level for the pod: on v1 each costs half a millisecond.
+//! container has one directory in every tree: below kubelet's parent, which is kubelet's to make and to remove, or
+//! below tripod's own `/BASE` for pods that name none. There is no level for the pod: on v1 each costs half a
+//! millisecond.
 
 mod check;
 mod create;
@@ -88,7 +89,11 @@ impl Cgroups {
         let unified = self.host.unified();
         let dir = |tree: &host::Tree| match tree.version {
             // Beside v1 hierarchies kubelet does not use the unified tree, so it would leave a parent there for ever.
-            Version::V2 if !unified => (!resources.hugepages.is_empty()).then(|| tree.mount.join(own).join(container)),
+            // One more tree to join takes time, so only those do who have huge pages.
+            Version::V2 if !unified => {
+                let some = resources.hugepages.values().any(|limit| *limit > 0);
+                some.then(|| tree.mount.join(own).join(container))
+            }
             _ => Some(tree.mount.join(parent.unwrap_or(own)).join(container)),
         };
         CgroupPlan { dirs: self.host.trees.iter().filter_map(dir).collect(), unified }
@@ -231,7 +236,8 @@ fn parent(config: &PodConfig) -> Result<Option<PathBuf>, CgroupError> {
     let Some(parent) = config.cgroup_parent.as_deref().filter(|parent| !parent.is_empty()) else { return Ok(None) };
     if parent.ends_with(".slice") {
         return Err(CgroupError::Unimplemented(
-            "the cgroup parent is a systemd slice, and only the cgroupfs driver is built; set kubelet's cgroupDriver to cgroupfs",
+            "the cgroup parent is a systemd slice, and only the cgroupfs driver is built; set kubelet's cgroupDriver \
+             to cgroupfs",
         ));
     }
     let invalid =

@@ -42,7 +42,8 @@ impl Process {
         }
     }
 
-    /// Without CAP_SYS_RESOURCE the kernel refuses a score below one's own; the nearest one is better than no container.
+    /// Without CAP_SYS_RESOURCE the kernel refuses a score below one's own; the nearest one is better than no
+    /// container.
     fn oom_score(&self, wanted: i32) -> Result<i32> {
         if !(-1000..=1000).contains(&wanted) {
             return Err(invalid(format!("oom_score_adj {wanted} is not between -1000 and 1000")));

@@ -56,7 +56,8 @@ pub fn limits(host: &Host, resources: &Resources) -> Vec<Setting> {
             Some(Version::V2) => format!("hugetlb.{size}.max"),
             None => continue,
         };
-        // None at all is what kubelet says of every size; it holds without a controller if the host has no pages to give.
+        // Kubelet forbids every size that is not asked for; without a controller nobody can enforce it, nor does any
+        // other runtime refuse.
         settings.push(Setting::new(Controller::Hugetlb, file, bytes).optional(*bytes == 0));
         // Reservations count from Linux 5.7 on; a limit without them lets mmap(2) succeed and the first touch kill.
         let file = match version(Controller::Hugetlb) {

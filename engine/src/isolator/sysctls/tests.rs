@@ -89,8 +89,9 @@ proptest::proptest! {
             let path = file(&dotted);
             let parts: Vec<_> = path.split('/').collect();
             proptest::prop_assert!(parts.iter().all(|part| !["", ".", ".."].contains(part)), "{}", path);
-            let good = path.starts_with("net/") || path.starts_with("fs/mqueue/")
-                || (parts.len() == 2 && parts[0] == "kernel" && ["sem", "shm", "msg"].iter().any(|p| parts[1].starts_with(p)));
+            let ipc = |name: &str| ["sem", "shm", "msg"].iter().any(|start| name.starts_with(start));
+            let kernel = parts.len() == 2 && parts[0] == "kernel" && ipc(parts[1]);
+            let good = kernel || path.starts_with("net/") || path.starts_with("fs/mqueue/");
             proptest::prop_assert!(good, "{}", path);
         }
     }
