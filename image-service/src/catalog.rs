@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -92,6 +93,9 @@ pub(crate) struct State {
     pub names: BTreeMap<String, Digest>,
     pub layers: HashMap<Digest, Arc<Layer>>,
     pub leases: HashMap<ContainerId, Lease>,
+    /// Layers that were fetched for an image that is not complete yet. They stay for a while when its pull fails, so that
+    /// the next try need not fetch them again.
+    pub kept: HashMap<Digest, Instant>,
     pins: HashMap<Digest, usize>,
 }
 
@@ -246,6 +250,9 @@ impl Change {
             state.images.remove(&id);
         }
         for record in self.put {
+            for layer in &record.layers {
+                state.kept.remove(layer);
+            }
             state.images.insert(record.id.clone(), Arc::new(record));
         }
         state.names.extend(self.name);
@@ -376,7 +383,9 @@ impl State {
     pub(crate) fn needed(&self) -> HashSet<Digest> {
         let images = self.images.values().flat_map(|image| image.layers.iter().chain(image.blobs.keys()));
         let leases = self.leases.values().flat_map(|lease| &lease.layers);
-        images.chain(leases).chain(self.pins.keys()).cloned().collect()
+        let now = Instant::now();
+        let kept = self.kept.iter().filter(|(_, until)| **until > now).map(|(layer, _)| layer);
+        images.chain(leases).chain(kept).chain(self.pins.keys()).cloned().collect()
     }
 }
 

@@ -14,6 +14,9 @@ pub struct Config {
     pub certs_dir: PathBuf,
     /// Layers that are downloaded and unpacked at the same time, whatever images they belong to.
     pub parallel_layers: usize,
+    /// Seconds for which the layers of a failed pull are kept, so that the next try fetches the others only. A full disk
+    /// ends that at once.
+    pub keep_partial_seconds: u64,
     /// Images that kubelet's garbage collection leaves alone: references, or beginnings of references before a `*`.
     pub pinned: Vec<String>,
     /// Limits on what registries send.
@@ -28,6 +31,7 @@ impl Default for Config {
             root: "/var/lib/tripod".into(),
             certs_dir: "/etc/tripod/certs.d".into(),
             parallel_layers: std::thread::available_parallelism().map_or(3, |cores| cores.get().max(3)),
+            keep_partial_seconds: 600,
             pinned: Vec::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),

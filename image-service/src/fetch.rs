@@ -3,7 +3,10 @@
 //! One task waits for the network, two threads work: one decompresses and hashes the blob, one hashes the tar stream and
 //! unpacks it. Bounded channels between them hold a few hundred kilobytes a layer, and no compressed copy exists.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Semaphore, mpsc};
 use tripod_engine::{Error, Kind, Result};
@@ -37,6 +40,8 @@ pub(crate) struct Fetcher {
     /// Fetches, and removals too: a layer that is being removed is fetched again only afterwards.
     pub flights: Arc<Flights<Digest, Arc<Layer>, Arc<LayerMeter>>>,
     pub permits: Arc<Semaphore>,
+    /// How long layers of a failed pull are kept.
+    pub keep: Duration,
 }
 
 impl Fetcher {
@@ -93,7 +98,10 @@ impl Fetcher {
         let layout = self.layout.clone();
         let layer = blocking(move || staging.install(&layout, &layer).map(|()| layer)).await?;
         let layer = Arc::new(layer.map_err(io("move it into place"))?);
-        self.catalog.state().layers.insert(diff_id.clone(), Arc::clone(&layer));
+        let mut state = self.catalog.state();
+        state.layers.insert(diff_id.clone(), Arc::clone(&layer));
+        state.kept.insert(diff_id.clone(), Instant::now() + self.keep);
+        drop(state);
         meter.set(LayerState::Done);
         Ok(layer)
     }

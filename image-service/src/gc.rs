@@ -4,7 +4,10 @@
 //! catalog in the same moment, and is renamed into the trash under the key under which it would be fetched again, so
 //! that the two cannot meet.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tripod_engine::{Error, Kind};
 
@@ -24,6 +27,11 @@ pub(crate) fn start(inner: &Arc<Inner>) {
 pub(crate) async fn sweep(inner: &Arc<Inner>) {
     let unneeded: Vec<Digest> = {
         let mut state = inner.fetcher.catalog.state();
+        let now = Instant::now();
+        state.kept.retain(|_, until| *until > now);
+        if let Some(next) = state.kept.values().min() {
+            again(inner, *next);
+        }
         let needed = state.needed();
         let unneeded: Vec<Digest> = state.layers.keys().filter(|layer| !needed.contains(*layer)).cloned().collect();
         for layer in &unneeded {
@@ -57,6 +65,17 @@ pub(crate) async fn sweep(inner: &Arc<Inner>) {
         Ok(Err(error)) => tracing::warn!(%error, "the trash could not be emptied"),
         Err(error) => tracing::warn!(%error, "the trash could not be emptied"),
     }
+}
+
+/// Sweeps again when layers of a failed pull have been kept long enough.
+fn again(inner: &Arc<Inner>, when: Instant) {
+    let inner = Arc::downgrade(inner);
+    tokio::spawn(async move {
+        tokio::time::sleep_until(when.into()).await;
+        if let Some(inner) = inner.upgrade() {
+            inner.sweep.notify_one();
+        }
+    });
 }
 
 /// Removes manifests, indexes and configurations that nobody needs.

@@ -56,6 +56,12 @@ pub(crate) async fn pull(inner: &Arc<Inner>, request: PullRequest) -> Result<Dig
         move || async move {
             let named = reference.to_string();
             let result = run(&inner, &reference, auth.as_ref(), &meter).await;
+            if let Err(error) = &result {
+                if error.kind() == Kind::ResourceExhausted {
+                    inner.fetcher.catalog.state().kept.clear();
+                }
+                inner.sweep.notify_one();
+            }
             result.map_err(|error| in_context(error, &named))
         }
     };

@@ -152,6 +152,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         limits: config.limits,
         boot,
         flights: Arc::default(),
+        keep: Duration::from_secs(config.keep_partial_seconds),
         permits: Arc::new(Semaphore::new(config.parallel_layers.max(1))),
     };
     let inner = Inner {

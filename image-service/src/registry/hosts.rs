@@ -150,7 +150,7 @@ pub(crate) fn hosts(certs_dir: &Path, registry: &str) -> Result<Vec<Host>, Hosts
         let dir = certs_dir.join(name);
         let path = dir.join("hosts.toml");
         match std::fs::read_to_string(&path) {
-            Ok(text) => return parse(&text, &path, registry, upstream),
+            Ok(text) => return parse(&text, &path, registry, &upstream),
             Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(HostsError::Read { path, source }),
             Err(_) => {}
         }
@@ -179,7 +179,7 @@ fn is_local(url: &Url) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn parse(text: &str, path: &Path, registry: &str, upstream: Host) -> Result<Vec<Host>, HostsError> {
+fn parse(text: &str, path: &Path, registry: &str, upstream: &Host) -> Result<Vec<Host>, HostsError> {
     let invalid = |why: String| HostsError::Invalid { path: path.to_owned(), why };
     let mut file: toml::Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
     let mirrors = match file.remove("host") {

@@ -194,7 +194,7 @@ impl<R: BufRead> Archive<R> {
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry, UnpackError> {
         let path = pax.path.or(long_path).unwrap_or_else(|| header.path_bytes().into_owned());
-        let link = pax.link.or(long_link).or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
+        let link = pax.link.or(long_link).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let refused = |why| Err(UnpackError::refused(&path, why));
         let number =
             |value: io::Result<u64>| value.map_err(|_| UnpackError::refused(&path, "a number in its header is broken"));

@@ -140,10 +140,10 @@ pub struct Image {
 
 impl Image {
     pub fn new(layers: Vec<Layer>) -> Self {
-        Self::with(layers, json!({"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"], "User": "1000:7"}))
+        Self::with(layers, &json!({"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"], "User": "1000:7"}))
     }
 
-    pub fn with(layers: Vec<Layer>, process: Value) -> Self {
+    pub fn with(layers: Vec<Layer>, process: &Value) -> Self {
         let diff_ids: Vec<&Digest> = layers.iter().map(|layer| &layer.diff_id).collect();
         let config = json!({
             "architecture": "amd64", "os": "linux", "config": process,

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 #![forbid(unsafe_code)]
 
+mod fake;
+mod faults;
 mod fixture;
 mod registry;
 mod root;

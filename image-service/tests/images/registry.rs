@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -16,23 +17,29 @@ pub struct Registry {
 }
 
 impl Registry {
+    #[allow(dead_code, reason = "the measuring tool keeps its folder")]
     pub async fn start() -> Self {
+        Self::start_in(None).await
+    }
+
+    /// Keeps its images in a folder that outlives it.
+    pub async fn start_in(data: Option<&Path>) -> Self {
         for _ in 0..5 {
-            if let Some(registry) = Self::try_start().await {
+            if let Some(registry) = Self::try_start(data).await {
                 return registry;
             }
         }
         panic!("docker-registry does not start: is Debian's package docker-registry installed?");
     }
 
-    async fn try_start() -> Option<Self> {
+    async fn try_start(data: Option<&Path>) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
         let config = folder.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp: {{addr: {address}}}\n",
-            folder.path().join("data").display()
+            data.map_or_else(|| folder.path().join("data"), Path::to_owned).display()
         );
         std::fs::write(&config, text).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -47,7 +54,7 @@ impl Registry {
             .expect("docker-registry cannot be run: install Debian's package docker-registry");
         let mut registry = Self { child, address, folder };
         let deadline = Instant::now() + Duration::from_secs(20);
-        let client = super::fixture::client();
+        let client = crate::fixture::client();
         while Instant::now() < deadline {
             if registry.child.try_wait().unwrap().is_some() {
                 // Somebody else was quicker with the port.

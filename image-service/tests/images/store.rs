@@ -30,7 +30,7 @@ async fn an_image_becomes_a_root_filesystem() {
     assert_eq!(pulled.repo_digests, [format!("{name}@{index}")]);
     assert_eq!(pulled.config.cmd, ["/bin/sh"]);
     assert_eq!(pulled.size, 5 + 1 + 1 + 5 + 5000);
-    assert_eq!(root.images.list(), [pulled.clone()]);
+    assert_eq!(root.images.list(), std::slice::from_ref(&pulled));
     for spec in [&pulled.id, &pulled.id[7..], &pulled.id[7..20], &format!("{name}:v1"), &format!("{name}@{index}")] {
         assert_eq!(root.images.get(spec).as_ref(), Some(&pulled), "{spec}");
     }
