@@ -146,10 +146,11 @@ impl Output {
         Ok(())
     }
 
-    /// What is in the pipe now. A child that still holds the other end is not waited for.
+    /// What is in the pipe now. A child that still holds the other end is not waited for. The kernel is asked, not the
+    /// runtime: that one may not have been told yet of what the command wrote last.
     fn take_rest(&mut self) {
         while self.open {
-            match self.pipe.try_read(&mut self.buffer) {
+            match rustix::io::read(&self.pipe, &mut self.buffer[..]) {
                 Ok(read) => self.keep(read),
                 Err(_) => return,
             }
