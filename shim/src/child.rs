@@ -10,6 +10,7 @@ mod masks;
 mod mounts;
 mod process;
 mod program;
+mod sources;
 mod terminal;
 
 use std::{
@@ -23,11 +24,12 @@ use rustix::{
     thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces},
 };
 use tripod_shim_protocol::{CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, LaunchPlan, ProcessPlan};
-use tripod_sys::{inroot, mount, namespace};
+use tripod_sys::{inroot, mount, namespace, root};
 
+use self::sources::Sources;
 use crate::{
     fault::{Blame, failure},
-    pod::{Pod, become_root},
+    pod::Pod,
     start::Reporter,
 };
 
@@ -65,7 +67,7 @@ pub(crate) struct Exec<'a> {
     pub(crate) stdio: Stdio,
 }
 
-/// Becomes the first process of a container. Called in a new mount namespace; returns only when that failed.
+/// Becomes the first process of a container; returns only when that failed.
 pub(crate) fn container(container: Container<'_>, mut reporter: Reporter) -> i32 {
     match enter_new(container, &mut reporter) {
         Ok((process, stdio)) => process::become_program(process, &stdio, reporter),
@@ -103,18 +105,20 @@ fn enter_new<'a>(
     leave_keyring();
     reporter.mark("cgroups");
 
-    let mut sources = mounts::Sources::open(plan, pod, detached)?;
-    attach_rootfs(&rootfs, &pod.dir)?;
+    let sources = Sources::open(plan, pod, detached)?;
+    mount::set(&rootfs, mount::Attributes::default(), Some(mount::Propagation::Private), true)
+        .internal(|| "make the root filesystem private".into())?;
+    root::leave_for(&pod.empty, &rootfs).internal(|| "leave the host's mounts".into())?;
     let root = rootfs.as_fd();
-    for mount in &plan.mounts {
-        sources.attach(root, mount, plan)?;
+    for (mount, source) in plan.mounts.iter().zip(sources.mounts) {
+        mounts::attach(root, mount, source)?;
     }
-    devices::make_all(root, plan)?;
+    devices::make_all(root, plan, sources.devices)?;
     let stdio = match stdio {
         Stdio::Fds(fds) => fds,
         Stdio::Terminal => terminal::open(root, true, reporter)?,
     };
-    masks::hide(root, &plan.masked_paths)?;
+    masks::hide(root, &plan.masked_paths, sources.null)?;
     masks::protect(root, &plan.read_only_paths)?;
     // While it can still be made. What is wrong with it is told when it is entered.
     let _ = inroot::mkdir_all(root, &plan.process.cwd, Mode::from_raw_mode(0o755));
@@ -122,7 +126,7 @@ fn enter_new<'a>(
         let read_only = mount::Attributes { read_only: true, ..mount::Attributes::default() };
         mount::set(root, read_only, None, false).internal(|| "make the root filesystem read-only".into())?;
     }
-    become_root(root).internal(|| "change to the container's root filesystem".into())?;
+    root::replace(root).internal(|| "change to the container's root filesystem".into())?;
     reporter.mark("mounts");
     Ok((&plan.process, stdio))
 }
@@ -153,22 +157,6 @@ fn enter_running(exec: Exec<'_>, reporter: &mut Reporter) -> Result<[OwnedFd; 3]
 /// to share that would be worth failing for.
 fn leave_keyring() {
     let _ = namespace::new_session_keyring();
-}
-
-/// Cuts the new mount namespace off from the host's and attaches the root filesystem in it.
-fn attach_rootfs(rootfs: &OwnedFd, place: &Path) -> Result<(), Failure> {
-    let none = mount::Attributes::default();
-    let open = |path: &Path| rustix::fs::open(path, PATH, Mode::empty());
-    open(Path::new("/"))
-        .map_err(io::Error::from)
-        .and_then(|root| mount::set(root, none, Some(mount::Propagation::Slave), true))
-        .internal(|| "stop mounts from reaching the host".into())?;
-    mount::set(rootfs, none, Some(mount::Propagation::Private), true)
-        .internal(|| "make the root filesystem private".into())?;
-    open(place)
-        .map_err(io::Error::from)
-        .and_then(|place| mount::attach(rootfs, place))
-        .internal(|| format!("attach the root filesystem to {} (in the container's own view)", place.display()))
 }
 
 /// `path` of a handle inside `root`, or `None` if there is no such thing.

@@ -117,10 +117,8 @@ impl Shim {
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
         let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio };
-        let child = start::fork(fork::NEW_MOUNT | flags, cgroup.as_ref().map(AsFd::as_fd), into, move || {
-            child::container(new, reporter)
-        })
-        .internal(step)?;
+        let child = start::fork(flags, cgroup.as_ref().map(AsFd::as_fd), into, move || child::container(new, reporter))
+            .internal(step)?;
 
         let container = Container {
             pid: child.pid,

@@ -15,8 +15,8 @@ use rustix::{
 use tripod_shim_protocol::{Failure, FailureKind, PodPlan};
 use tripod_sys::{
     fork, inroot,
-    mount::{self, Attributes, Propagation, Value},
-    namespace,
+    mount::{self, Attributes, Value},
+    namespace, root,
 };
 
 use crate::{
@@ -34,6 +34,8 @@ pub(crate) struct Pod {
     pub(crate) dir: PathBuf,
     /// Its shared memory.
     pub(crate) shm: Shm,
+    /// A mount namespace without mounts, of which each container's begins as a copy.
+    pub(crate) empty: OwnedFd,
     /// PID 1 of the shared PID namespace, if the pod has one.
     pub(crate) reaper: Option<fork::Child>,
 }
@@ -57,8 +59,9 @@ pub(crate) enum Shm {
 // === impl Pod ===
 
 impl Pod {
-    /// Enters the pod's namespaces and makes what belongs to the pod.
-    pub(crate) fn set_up(plan: &PodPlan) -> Result<Pod, Failure> {
+    /// Enters the pod's namespaces and makes what belongs to the pod. `empty` is an empty mount namespace; without one
+    /// the shim makes its own.
+    pub(crate) fn set_up(plan: &PodPlan, empty: Option<OwnedFd>) -> Result<Pod, Failure> {
         if let Some(path) = &plan.netns {
             let step = || format!("enter network namespace {}", path.display());
             let file = File::open(path).plan(step)?;
@@ -74,17 +77,21 @@ impl Pod {
         for (key, value) in &plan.sysctls {
             set_sysctl(key, value).plan(|| format!("set sysctl {key}={value}"))?;
         }
+        let empty = match empty {
+            Some(empty) => empty,
+            None => root::empty_namespace().internal(|| "make an empty mount namespace".into())?,
+        };
         let shm = match plan.shm_size {
             None => Shm::Host,
-            Some(size) => Shm::new(size, &plan.dir).internal(|| format!("make shared memory of {size} bytes"))?,
+            Some(size) => Shm::new(size).internal(|| format!("make shared memory of {size} bytes"))?,
         };
         let exits = plan.dir.join(EXITS);
         std::fs::create_dir_all(&exits).plan(|| format!("make folder {}", exits.display()))?;
         let reaper = match plan.shared_pid {
             false => None,
-            true => Some(reaper::start(&plan.dir).internal(|| "start the reaper of the shared PID namespace".into())?),
+            true => Some(reaper::start(&empty).internal(|| "start the reaper of the shared PID namespace".into())?),
         };
-        Ok(Pod { dir: plan.dir.clone(), shm, reaper })
+        Ok(Pod { dir: plan.dir.clone(), shm, empty, reaper })
     }
 }
 
@@ -120,27 +127,22 @@ fn sysctl_path(key: &str) -> Option<String> {
 // === impl Shm ===
 
 impl Shm {
-    /// A new tmpfs. `place` is any directory that exists.
-    fn new(size: u64, place: &Path) -> io::Result<Shm> {
+    /// A new tmpfs.
+    fn new(size: u64) -> io::Result<Shm> {
         let size = size.to_string();
         let options = [("size", Value::String(&size)), ("mode", Value::String("1777"))];
         let attributes = Attributes { nosuid: true, nodev: true, noexec: true, ..Attributes::default() };
         let mount = mount::new_filesystem("tmpfs", &options, attributes)?;
         match mount::clone_fd(&mount, false) {
             Ok(_) => Ok(Shm::Detached(mount)),
-            Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Shm::hold(mount, place),
+            Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Shm::hold(mount),
             Err(e) => Err(e),
         }
     }
 
     /// Puts the mount into a namespace of its own, from which it can be copied on any kernel.
-    fn hold(mount: OwnedFd, place: &Path) -> io::Result<Shm> {
-        let home = File::open("/proc/thread-self/ns/mnt")?;
-        namespace::unshare(UnshareFlags::NEWNS)?;
-        let held = enter_alone(&mount, place);
-        // Whatever happened: the host's mounts are where containers' volumes are found.
-        move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))?;
-        Ok(Shm::Held { namespace: held?, mount })
+    fn hold(mount: OwnedFd) -> io::Result<Shm> {
+        Ok(Shm::Held { namespace: root::namespace_of(&mount)?, mount })
     }
 
     /// A copy of the mount, to be attached in a container. Called in a container's child.
@@ -149,34 +151,14 @@ impl Shm {
             Shm::Host => mount::clone_path(None, Path::new("/dev/shm"), false),
             Shm::Detached(mount) => mount::clone_fd(mount, false),
             Shm::Held { namespace, mount } => {
-                let home = File::open("/proc/thread-self/ns/mnt")?;
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                let home = root::own()?;
+                root::enter(namespace)?;
                 let copy = mount::clone_fd(mount, false);
-                move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                root::enter(home)?;
                 copy
             }
         }
     }
-}
-
-/// Makes `mount` the root of the calling thread's mount namespace, which must be new, and drops all else from it.
-/// Returns the namespace. `place` is any directory.
-pub(crate) fn enter_alone(mount: &OwnedFd, place: &Path) -> io::Result<OwnedFd> {
-    let namespace = File::open("/proc/thread-self/ns/mnt")?;
-    let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-    mount::set(open(Path::new("/"))?, Attributes::default(), Some(Propagation::Slave), true)?;
-    mount::attach(mount, open(place)?)?;
-    become_root(mount)?;
-    Ok(namespace.into())
-}
-
-/// Makes an attached mount `/` and takes the old root away.
-pub(crate) fn become_root(mount: impl AsFd) -> io::Result<()> {
-    rustix::process::fchdir(mount)?;
-    // The old root comes to lie on top of the new one and is taken away there: no directory is needed for it.
-    rustix::process::pivot_root(".", ".")?;
-    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
-    Ok(rustix::process::chdir("/")?)
 }
 
 /// The failure of requests that come before the pod is set up.
@@ -196,7 +178,7 @@ mod tests {
             namespace::unshare(UnshareFlags::NEWNS)?;
             let before = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
             let tmpfs = mount::new_filesystem("tmpfs", &[("size", Value::String("12k"))], Attributes::default())?;
-            let shm = Shm::hold(tmpfs, &std::env::temp_dir())?;
+            let shm = Shm::hold(tmpfs)?;
             assert!(matches!(shm, Shm::Held { .. }));
             rustix::fs::mkdirat(shm.open()?, "dir", Mode::from_raw_mode(0o755))?;
             rustix::fs::statat(shm.open()?, "dir", rustix::fs::AtFlags::empty())?;

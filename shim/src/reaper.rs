@@ -2,28 +2,29 @@
 //!
 //! The containers of the pod see this process, so it has nothing to offer: no rights, no files, an empty root.
 
-use std::{io, os::fd::AsFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
     pipe::{PipeFlags, pipe_with},
     process::{WaitOptions, wait},
+    thread::UnshareFlags,
 };
 use tripod_sys::{
     caps::{self, Sets},
-    exec, fork,
-    mount::{self, Attributes, Value},
+    exec, fork, namespace, root,
     signal::ChildSignals,
 };
 
-use crate::pod;
-
-/// Starts it and waits until it has confined itself. `place` is any directory.
-pub(crate) fn start(place: &Path) -> io::Result<fork::Child> {
+/// Starts it and waits until it has confined itself, in a copy of the mount namespace `empty`.
+pub(crate) fn start(empty: &OwnedFd) -> io::Result<fork::Child> {
     let (ready, tell) = pipe_with(PipeFlags::CLOEXEC)?;
-    let child = fork::spawn(fork::NEW_PID | fork::NEW_MOUNT, None, move || {
+    let child = fork::spawn(fork::NEW_PID, None, move || {
         let _ = rustix::thread::set_name(c"tripod-reaper");
-        let word = confine(place).map_or_else(|e| e.to_string(), |()| READY.to_owned());
+        let word = confine(empty).map_or_else(|e| e.to_string(), |()| READY.to_owned());
         let confined = word == READY;
         let _ = rustix::io::write(&tell, word.as_bytes());
         if !confined {
@@ -42,13 +43,12 @@ pub(crate) fn start(place: &Path) -> io::Result<fork::Child> {
 
 const READY: &str = "ready";
 
-fn confine(place: &Path) -> io::Result<()> {
+fn confine(empty: &OwnedFd) -> io::Result<()> {
     let stdin = rustix::stdio::stdin();
     rustix::stdio::dup2_stdout(stdin)?;
     rustix::stdio::dup2_stderr(stdin)?;
-    let read_only = Attributes { read_only: true, nosuid: true, nodev: true, noexec: true };
-    let empty = mount::new_filesystem("tmpfs", &[("size", Value::String("4k"))], read_only)?;
-    pod::enter_alone(&empty, place)?;
+    root::enter(empty)?;
+    namespace::unshare(UnshareFlags::NEWNS)?;
     caps::set(Sets::default())
 }
 

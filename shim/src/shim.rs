@@ -234,7 +234,7 @@ impl Shim {
                 if self.pod.is_some() {
                     return Err(failure(FailureKind::Exists, "set up the pod", "it has been set up"));
                 }
-                self.pod = Some(Pod::set_up(&plan)?);
+                self.pod = Some(Pod::set_up(&plan, fds.into_iter().next())?);
                 let pid = rustix::process::getpid().as_raw_nonzero().get();
                 return Ok(Some(Reply::Ready { pid, version: VERSION }));
             }

@@ -3,7 +3,7 @@
 //! Two layers. Thin wrappers give a safe face to what rustix lacks ([`fork`], [`caps`], [`signal`], [`exec`],
 //! [`spawn`]). Composites put system calls together into things that both the daemon and the shim need and that are
 //! easy to get wrong: paths that must not leave a root ([`inroot`]), mounts that are built before anybody sees them
-//! ([`mount`]), messages with file descriptors ([`scm`]) and sealed memory files ([`memfd`]).
+//! ([`mount`]), root directories ([`root`]), messages with file descriptors ([`scm`]) and sealed memory files ([`memfd`]).
 
 pub mod caps;
 pub mod exec;
@@ -13,6 +13,7 @@ pub mod memfd;
 pub mod memory;
 pub mod mount;
 pub mod namespace;
+pub mod root;
 pub mod scm;
 pub mod signal;
 pub mod spawn;

@@ -38,6 +38,9 @@ pub enum FromShim {
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Enter the pod's namespaces. The first request of a shim's life. Answered by [`Reply::Ready`].
+    /// File descriptors: none, or an empty mount namespace (`tripod_sys::root::empty_namespace`) with which containers'
+    /// namespaces begin. All shims may be given the same one; a shim that gets none makes its own, which takes time on
+    /// hosts with many mounts.
     Setup(Box<PodPlan>),
     /// Start a container. File descriptors: the rootfs, then those that [`crate::MountSource::Detached`] names.
     /// Answered by [`Reply::Started`] once the program has been executed.

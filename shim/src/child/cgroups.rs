@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{AtFlags, CWD, Mode, StatxFlags, mkdirat, statx};
@@ -26,19 +26,31 @@ pub(super) fn join(plan: &CgroupPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Mounts the container's cgroups on `target`.
-pub(super) fn attach(root: BorrowedFd<'_>, target: &Path, plan: &CgroupPlan, flags: MountFlags) -> Result<(), Failure> {
+/// Copies of the container's directories in all v1 hierarchies.
+pub(super) fn hierarchies(plan: &CgroupPlan, flags: MountFlags) -> Result<Vec<(PathBuf, OwnedFd)>, Failure> {
+    let open = |dir: &PathBuf| {
+        let name = hierarchy(dir)?;
+        let mount = mount::clone_path(None, dir, false)?;
+        mount::set(&mount, attributes(flags), Some(mount::Propagation::Private), false)?;
+        io::Result::Ok((name.to_owned(), mount))
+    };
+    plan.dirs.iter().map(|dir| open(dir).plan(|| format!("take cgroup {} along", dir.display()))).collect()
+}
+
+/// Mounts v1 hierarchies below `target`, each under its name.
+pub(super) fn attach(
+    root: BorrowedFd<'_>,
+    target: &Path,
+    hierarchies: Vec<(PathBuf, OwnedFd)>,
+    flags: MountFlags,
+) -> Result<(), Failure> {
     let step = || format!("mount cgroups on {}", target.display());
-    if plan.unified {
-        let mount = mount::new_filesystem("cgroup2", &[], attributes(flags)).plan(step)?;
-        return super::mounts::attach_dir(root, &mount, target);
-    }
     let options = [("mode", Value::String("755")), ("size", Value::String("64k"))];
-    let top =
-        mount::new_filesystem("tmpfs", &options, attributes(MountFlags { read_only: false, ..flags })).plan(step)?;
+    let writable = attributes(MountFlags { read_only: false, ..flags });
+    let top = mount::new_filesystem("tmpfs", &options, writable).plan(step)?;
     super::mounts::attach_dir(root, &top, target)?;
-    for dir in &plan.dirs {
-        attach_hierarchy(&top, dir, flags).plan(|| format!("{}: {}", step(), dir.display()))?;
+    for (name, mount) in hierarchies {
+        attach_hierarchy(&top, &name, &mount).plan(|| format!("{}: {}", step(), name.display()))?;
     }
     if flags.read_only {
         let read_only = Attributes { read_only: true, ..Attributes::default() };
@@ -47,13 +59,9 @@ pub(super) fn attach(root: BorrowedFd<'_>, target: &Path, plan: &CgroupPlan, fla
     Ok(())
 }
 
-fn attach_hierarchy(top: &OwnedFd, dir: &Path, flags: MountFlags) -> io::Result<()> {
-    let name = hierarchy(dir)?;
+fn attach_hierarchy(top: &OwnedFd, name: &Path, mount: &OwnedFd) -> io::Result<()> {
     mkdirat(top, name, Mode::from_raw_mode(0o755))?;
-    let mount = mount::clone_path(None, dir, false)?;
-    mount::set(&mount, attributes(flags), Some(mount::Propagation::Private), false)?;
-    let place = rustix::fs::openat(top, name, super::PATH, Mode::empty())?;
-    mount::attach(mount, place.as_fd())?;
+    mount::attach(mount, rustix::fs::openat(top, name, super::PATH, Mode::empty())?)?;
     // Jointly mounted controllers are looked for under each one's name.
     let joint = name.to_str().filter(|name| name.contains(','));
     for alias in joint.into_iter().flat_map(|name| name.split(',')) {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -23,14 +23,20 @@ const LINKS: [(&str, &str); 5] = [
     ("/dev/ptmx", "pts/ptmx"),
 ];
 
-/// Makes the plan's device nodes and the links. A `/dev` of the host's that is mounted in the container stays as it is.
-pub(super) fn make_all(root: BorrowedFd<'_>, plan: &LaunchPlan) -> Result<(), Failure> {
+/// Makes the plan's device nodes and the links; where nodes cannot be made, the host's serve, one for each device.
+/// A `/dev` of the host's that is mounted in the container stays as it is.
+pub(super) fn make_all(root: BorrowedFd<'_>, plan: &LaunchPlan, host: Vec<OwnedFd>) -> Result<(), Failure> {
     let host_dev = |source: &MountSource| matches!(source, MountSource::Bind { .. });
     if plan.mounts.iter().any(|m| host_dev(&m.source) && m.target == Path::new("/dev")) {
         return Ok(());
     }
+    let mut host = host.into_iter();
     for device in &plan.devices {
-        make(root, device).plan(|| format!("make device {}", device.path.display()))?;
+        let made = match host.next() {
+            None => make(root, device),
+            Some(node) => inroot::touch(root, &device.path).and_then(|place| mount::attach(node, place)),
+        };
+        made.plan(|| format!("make device {}", device.path.display()))?;
     }
     for (link, target) in LINKS {
         make_link(root, Path::new(link), target).plan(|| format!("make link {link}"))?;
@@ -64,20 +70,8 @@ fn make(root: BorrowedFd<'_>, device: &DeviceNode) -> io::Result<()> {
             let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
             Ok(rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
         }
-        // Not allowed to make nodes: the host's own node serves, where it has the same path.
-        Err(Errno::PERM) => bind(root, device, number),
         Err(e) => Err(e.into()),
     }
-}
-
-fn bind(root: BorrowedFd<'_>, device: &DeviceNode, number: u64) -> io::Result<()> {
-    let host = rustix::fs::stat(&device.path)?;
-    if host.st_rdev != number {
-        return Err(Errno::PERM.into());
-    }
-    let node = mount::clone_path(None, &device.path, false)?;
-    mount::set(&node, mount::Attributes::default(), Some(mount::Propagation::Private), false)?;
-    mount::attach(node, inroot::touch(root, &device.path)?)
 }
 
 fn make_link(root: BorrowedFd<'_>, link: &Path, target: &str) -> io::Result<()> {

@@ -16,32 +16,50 @@ use crate::fault::Blame;
 
 const READ_ONLY: Attributes = Attributes { read_only: true, nosuid: false, nodev: false, noexec: false };
 
-/// Puts an empty, read-only directory over each directory and the host's `/dev/null` over each file.
-pub(super) fn hide(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<(), Failure> {
-    // The first one is mounted, the others are copies of it: once attached, it can be copied on any kernel.
-    let mut empty: Option<OwnedFd> = None;
+/// Something to put over paths.
+struct Cover {
+    mount: OwnedFd,
+    attached: bool,
+}
+
+/// Puts an empty, read-only directory over each directory and `null`, a mount of the host's `/dev/null`, over each file.
+pub(super) fn hide(root: BorrowedFd<'_>, paths: &[PathBuf], null: Option<OwnedFd>) -> Result<(), Failure> {
+    let mut null = null.map(Cover::new);
+    let mut empty = None;
     for path in paths {
-        hide_one(root, path, &mut empty).plan(|| format!("mask {}", path.display()))?;
+        hide_one(root, path, &mut null, &mut empty).plan(|| format!("mask {}", path.display()))?;
     }
     Ok(())
 }
 
-fn hide_one(root: BorrowedFd<'_>, path: &Path, empty: &mut Option<OwnedFd>) -> io::Result<()> {
+fn hide_one(root: BorrowedFd<'_>, path: &Path, null: &mut Option<Cover>, empty: &mut Option<Cover>) -> io::Result<()> {
     let Some(place) = super::existing(root, path)? else { return Ok(()) };
-    if !inroot::is_dir(&place)? {
-        let null = mount::clone_path(None, Path::new("/dev/null"), false)?;
-        mount::set(&null, Attributes::default(), Some(Propagation::Private), false)?;
-        return mount::attach(null, place);
+    let cover = if inroot::is_dir(&place)? { empty } else { null };
+    let cover = match cover {
+        Some(cover) => cover,
+        None => cover.insert(Cover::new(empty_directory()?)),
+    };
+    cover.put_over(place)
+}
+
+fn empty_directory() -> io::Result<OwnedFd> {
+    mount::new_filesystem("tmpfs", &[("size", Value::String("4k")), ("mode", Value::String("755"))], READ_ONLY)
+}
+
+// === impl Cover ===
+
+impl Cover {
+    fn new(mount: OwnedFd) -> Cover {
+        Cover { mount, attached: false }
     }
-    match empty {
-        Some(empty) => mount::attach(mount::clone_fd(empty, false)?, place),
-        None => {
-            let options = [("size", Value::String("4k")), ("mode", Value::String("755"))];
-            let new = mount::new_filesystem("tmpfs", &options, READ_ONLY)?;
-            mount::attach(&new, place)?;
-            *empty = Some(new);
-            Ok(())
+
+    /// The first time the mount itself is used, then copies of it: once attached, it can be copied on any kernel.
+    fn put_over(&mut self, place: OwnedFd) -> io::Result<()> {
+        if self.attached {
+            return mount::attach(mount::clone_fd(&self.mount, false)?, place);
         }
+        self.attached = true;
+        mount::attach(&self.mount, place)
     }
 }
 

@@ -113,7 +113,8 @@ fn measure_pods() {
             pod.client.ask(Request::List, vec![]).unwrap();
             let spawned = begin.elapsed();
             let begin = Instant::now();
-            pod.client.ask(Request::Setup(Box::new(plan)), vec![]).unwrap();
+            let empty = empty_namespace().try_clone_to_owned().unwrap();
+            pod.client.ask(Request::Setup(Box::new(plan)), vec![empty]).unwrap();
             let set_up = begin.elapsed();
             let begin = Instant::now();
             pod.shutdown();

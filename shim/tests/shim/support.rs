@@ -161,7 +161,8 @@ impl Pod {
             ..PodPlan::default()
         };
         change(&mut plan);
-        let ready = pod.client.ask(Request::Setup(Box::new(plan)), vec![]).unwrap();
+        let empty = empty_namespace().try_clone_to_owned().unwrap();
+        let ready = pod.client.ask(Request::Setup(Box::new(plan)), vec![empty]).unwrap();
         assert_eq!(ready, Reply::Ready { pid: pod.shim.pid.as_raw_nonzero().get(), version: 1 });
         pod
     }
@@ -350,6 +351,12 @@ fn program() -> BorrowedFd<'static> {
         memfd::seal("tripod-shim", &fs::read(binary).unwrap()).unwrap()
     };
     PROGRAM.get_or_init(load).as_fd()
+}
+
+/// What the daemon makes once for all its shims.
+pub(crate) fn empty_namespace() -> BorrowedFd<'static> {
+    static EMPTY: OnceLock<OwnedFd> = OnceLock::new();
+    EMPTY.get_or_init(|| tripod_sys::root::empty_namespace().unwrap()).as_fd()
 }
 
 /// Root with the rights that containers usually have.

@@ -1,0 +1,120 @@
+//! What a container takes along from the host, opened while the host's mounts are still in sight.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use tripod_shim_protocol::{DeviceNode, Failure, FailureKind, LaunchPlan, Mount, MountSource, Propagation};
+use tripod_sys::{
+    caps,
+    mount::{self, Attributes},
+};
+
+use super::{cgroups, mounts};
+use crate::{
+    fault::{Blame, failure},
+    pod::Pod,
+};
+
+const CAP_MKNOD: u32 = 27;
+
+/// Copies of mounts of the host, attached nowhere.
+#[derive(Debug)]
+pub(super) struct Sources {
+    /// One for each mount of the plan.
+    pub(super) mounts: Vec<Source>,
+    /// One for each device of the plan where nodes cannot be made, else none.
+    pub(super) devices: Vec<OwnedFd>,
+    /// The host's `/dev/null`, if a path is to be masked.
+    pub(super) null: Option<OwnedFd>,
+}
+
+/// Where one mount comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// It is made in the container.
+    New,
+    /// It is this one.
+    Mount(OwnedFd),
+    /// v1 hierarchies, each with the name of the directory on which the host has it.
+    Hierarchies(Vec<(PathBuf, OwnedFd)>),
+}
+
+// === impl Sources ===
+
+impl Sources {
+    /// Opens all that the plan names. A copy of a shared mount is a peer of the original wherever it is attached later.
+    pub(super) fn open(plan: &LaunchPlan, pod: &Pod, detached: Vec<OwnedFd>) -> Result<Sources, Failure> {
+        let mut detached: Vec<_> = detached.into_iter().map(Some).collect();
+        let mounts =
+            plan.mounts.iter().map(|mount| source(mount, plan, pod, &mut detached)).collect::<Result<_, _>>()?;
+        let null = match plan.masked_paths.is_empty() {
+            true => None,
+            false => Some(private(Path::new("/dev/null")).internal(|| "open /dev/null".into())?),
+        };
+        Ok(Sources { mounts, devices: devices(&plan.devices)?, null })
+    }
+}
+
+fn source(mount: &Mount, plan: &LaunchPlan, pod: &Pod, detached: &mut [Option<OwnedFd>]) -> Result<Source, Failure> {
+    let step = || mounts::step(mount, "");
+    let fd = match &mount.source {
+        MountSource::Filesystem { .. } => return Ok(Source::New),
+        MountSource::Cgroups if plan.cgroups.unified => return Ok(Source::New),
+        MountSource::Cgroups => return cgroups::hierarchies(&plan.cgroups, mount.flags).map(Source::Hierarchies),
+        MountSource::Bind { path, recursive } => mount::clone_path(None, path, *recursive)
+            .plan(|| mounts::step(mount, &format!(" from {}", path.display())))?,
+        MountSource::PodShm => pod.shm.open().internal(step)?,
+        MountSource::Detached(index) => take(detached, *index, mount)?,
+    };
+    adjust(&fd, mount).plan(step)?;
+    Ok(Source::Mount(fd))
+}
+
+fn take(detached: &mut [Option<OwnedFd>], index: usize, mount: &Mount) -> Result<OwnedFd, Failure> {
+    let fd = index.checked_sub(1).and_then(|index| detached.get_mut(index)).and_then(Option::take);
+    fd.ok_or_else(|| {
+        let text = format!("file descriptor {index} did not come with the plan, or is used twice");
+        failure(FailureKind::Plan, mounts::step(mount, ""), text)
+    })
+}
+
+/// Gives a mount its attributes and its propagation, while nobody sees it.
+fn adjust(fd: &OwnedFd, mount: &Mount) -> io::Result<()> {
+    let flags = mount.flags;
+    let propagation = match mount.propagation {
+        None | Some(Propagation::Private) => mount::Propagation::Private,
+        Some(Propagation::HostToContainer) => mount::Propagation::Slave,
+        Some(Propagation::Bidirectional) => mount::Propagation::Shared,
+    };
+    let none = Attributes::default();
+    mount::set(fd, none, Some(propagation), true)?;
+    if flags.recursive_read_only {
+        mount::set(fd, Attributes { read_only: true, ..none }, None, true)?;
+    }
+    mount::set(fd, mounts::attributes(flags), None, false)
+}
+
+/// The host's own nodes, for a shim that is not allowed to make any; only those that are what the plan says will do.
+fn devices(plan: &[DeviceNode]) -> Result<Vec<OwnedFd>, Failure> {
+    let held = caps::get().internal(|| "read capabilities".into())?.permitted;
+    if plan.is_empty() || held & (1 << CAP_MKNOD) != 0 {
+        return Ok(Vec::new());
+    }
+    let host = |device: &DeviceNode| {
+        let number = rustix::fs::makedev(device.major, device.minor);
+        if rustix::fs::stat(&device.path)?.st_rdev != number {
+            return Err(io::Error::other("making nodes is not allowed, and the host's has other numbers"));
+        }
+        private(&device.path)
+    };
+    plan.iter().map(|device| host(device).plan(|| format!("take device {}", device.path.display()))).collect()
+}
+
+fn private(path: &Path) -> io::Result<OwnedFd> {
+    let mount = mount::clone_path(None, path, false)?;
+    mount::set(&mount, Attributes::default(), Some(mount::Propagation::Private), false)?;
+    Ok(mount)
+}

@@ -1,0 +1,119 @@
+//! The root of a mount namespace: making a mount the root, and namespaces that hold next to nothing.
+//!
+//! A container's mount namespace could start as a copy of the host's. On a node with a hundred pods that is a thousand
+//! mounts, to be copied and taken away again at every start, and while it lasts none of them can be unmounted for good.
+//! Here it starts as a copy of an *empty* namespace, which is made once; mounts of the host are brought along detached.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, open},
+    mount::{UnmountFlags, unmount},
+    process::{chdir, fchdir, pivot_root},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
+
+use crate::{
+    fork,
+    mount::{self, Attributes, Propagation, Value},
+    namespace::unshare,
+};
+
+/// A mount namespace with nothing in it but an empty, read-only root directory.
+///
+/// The caller stays where it is. In a process with several threads the work is done by one of its own, as a thread that
+/// leaves the others' mount namespace no longer shares its working directory with them.
+pub fn empty_namespace() -> io::Result<OwnedFd> {
+    let make = || {
+        let read_only = Attributes { read_only: true, nosuid: true, nodev: true, noexec: true };
+        let options = [("size", Value::String("4k")), ("mode", Value::String("755"))];
+        let empty = mount::new_filesystem("tmpfs", &options, read_only)?;
+        namespace_of(&empty)
+    };
+    if fork::is_single_threaded()? {
+        return make();
+    }
+    let thread = std::thread::Builder::new().name("empty-namespace".into()).spawn(make)?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes the namespace has panicked")))
+}
+
+/// A mount namespace that has the detached mount `root` as its root and nothing else. The calling thread stays where it
+/// is, but from now on has its own working directory.
+pub fn namespace_of(root: impl AsFd) -> io::Result<OwnedFd> {
+    let home = own()?;
+    unshare(UnshareFlags::NEWNS)?;
+    let made = empty_but_for(root.as_fd());
+    // Whatever happened: the host's mounts are where volumes are found.
+    enter(&home)?;
+    made
+}
+
+/// Moves the calling thread, which shares its working directory with no other, into a mount namespace.
+pub fn enter(namespace: impl AsFd) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?)
+}
+
+/// The calling thread's mount namespace.
+pub fn own() -> io::Result<OwnedFd> {
+    Ok(File::open("/proc/thread-self/ns/mnt")?.into())
+}
+
+/// Puts the calling thread into a copy of an empty namespace and attaches `root` there. [`replace`] comes next.
+pub fn leave_for(empty: impl AsFd, root: impl AsFd) -> io::Result<()> {
+    enter(empty)?;
+    unshare(UnshareFlags::NEWNS)?;
+    mount::attach(root, directory("/")?)
+}
+
+/// Makes the attached mount `root` the root directory and takes the old one away with all that is mounted below.
+pub fn replace(root: impl AsFd) -> io::Result<()> {
+    fchdir(root)?;
+    // The old root comes to lie on top of the new one and is taken away there: no directory is needed for it.
+    pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    Ok(chdir("/")?)
+}
+
+/// In a new mount namespace: drops all but `root`.
+fn empty_but_for(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let namespace = own()?;
+    // What is taken away here must not be taken away on the host.
+    mount::set(directory("/")?, Attributes::default(), Some(Propagation::Slave), true)?;
+    mount::attach(root, directory("/")?)?;
+    replace(root)?;
+    Ok(namespace)
+}
+
+fn directory(path: &str) -> io::Result<OwnedFd> {
+    Ok(open(Path::new(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_namespace_shows_nothing_and_the_caller_stays_where_it_is() {
+        assert!(rustix::process::geteuid().is_root(), "this test makes namespaces and needs root");
+        let before = std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
+        let empty = empty_namespace().unwrap();
+        assert_eq!(std::fs::read_link("/proc/thread-self/ns/mnt").unwrap(), before);
+        let inside = std::thread::spawn(move || {
+            unshare(UnshareFlags::NEWNS)?;
+            enter(&empty)?;
+            let names = std::fs::read_dir("/")?.count();
+            let root = mount::new_filesystem("tmpfs", &[], Attributes::default())?;
+            leave_for(&empty, &root)?;
+            replace(&root)?;
+            std::fs::write("/file", "a root of its own")?;
+            io::Result::Ok(names)
+        });
+        assert_eq!(inside.join().unwrap().unwrap(), 0);
+        assert!(!Path::new("/file").exists());
+    }
+}
