@@ -201,7 +201,8 @@ async fn without_device_rules_the_unified_tree_runs_privileged_containers_only()
     let mut plan = LaunchPlan::default();
     let error = Fixture::new().prepare_into(&own.0, &mut plan).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unimplemented);
-    assert!(own.0.status().await.details[1].1.contains("cgroup v2"));
+    assert!(own.0.status().await.not_ready.unwrap().contains("cgroup v2"));
+    assert_eq!(Own::new().0.status().await.not_ready.is_some(), Own::new().0.unified());
 }
 
 #[tokio::test]
