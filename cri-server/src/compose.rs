@@ -1,0 +1,72 @@
+//! Puts the daemon together: the one place that knows every plugin.
+//!
+//! Isolators prepare in the order below and clean up in reverse; the engine's own order and its reasons are told in
+//! `tripod_engine::isolator`. The network stands where addresses are made: after the namespaces that it fills, before
+//! the files that name them. A new plugin is a new crate or file, and one line here.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tripod_engine::{
+    Engine, EngineOptions, Error, Kind, Plugins, Result, isolator,
+    launcher::Linux,
+    plugin::{Isolator, Launcher},
+    shim::ShimProgram,
+};
+use tripod_image_service::ImageService;
+use tripod_network::Network;
+
+use crate::{config::Config, images::Images};
+
+/// Name of the shim's program.
+const SHIM: &str = "tripod-shim";
+
+/// All parts of a daemon, at work.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) images: Images,
+    /// RuntimeClass handlers beside the default one.
+    pub(crate) handlers: Vec<String>,
+}
+
+/// Opens everything that the settings name, and takes up what an earlier daemon left.
+pub(crate) async fn compose(config: &Config) -> Result<Parts> {
+    let shim = ShimProgram::load(&shim_program(&config.shim.program)?)?;
+    let service = ImageService::open(config.image_service()).await?;
+    let builtin = isolator::builtin(&config.cgroup.base)
+        .map_err(|error| Error::with(Kind::FailedPrecondition, "look at the host's cgroups", error))?;
+    let network = Network::new(config.network.clone(), &config.root)?;
+
+    let mut isolators: Vec<Arc<dyn Isolator>> = builtin.before_network;
+    isolators.push(network);
+    isolators.extend(builtin.after_network);
+
+    let linux: Arc<dyn Launcher> = Arc::new(Linux::new(builtin.cgroups));
+    let launchers = BTreeMap::from([(String::new(), linux)]);
+    let handlers = launchers.keys().filter(|name| !name.is_empty()).cloned().collect();
+
+    let plugins = Plugins { isolators, provisioner: Arc::new(service.overlay()), launchers };
+    let options = EngineOptions { root: config.root.clone(), state: config.state.clone(), shim };
+    let engine = Engine::open(options, plugins).await?;
+    Ok(Parts { engine, images: Images::new(service).await?, handlers })
+}
+
+/// The shim's program: the configured one, or the one beside this program, or the first along PATH.
+fn shim_program(configured: &Path) -> Result<PathBuf> {
+    if !configured.as_os_str().is_empty() {
+        return Ok(configured.to_owned());
+    }
+    let own = std::env::current_exe().map_err(|error| Error::io("find the program that runs", error))?;
+    let beside = own.parent().map(|folder| folder.join(SHIM));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let along = std::env::split_paths(&path).map(|folder| folder.join(SHIM));
+    beside.into_iter().chain(along).find(|program| program.is_file()).ok_or_else(|| {
+        let message =
+            format!("{SHIM} is neither beside {} nor along PATH: install it, or set shim.program", own.display());
+        Error::new(Kind::FailedPrecondition, message)
+    })
+}

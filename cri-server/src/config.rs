@@ -1,0 +1,269 @@
+//! Settings of the daemon: a TOML file in which everything may be left out, and flags that win over it.
+
+mod dump;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use tripod_image_service::{Limits, Timeouts};
+use tripod_network::NetworkConfig;
+
+/// Where the file is looked for when no flag names one. Only this one may be absent.
+pub const DEFAULT_PATH: &str = "/etc/tripod/config.toml";
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Folder of what survives a reboot: images, layers, records.
+    pub root: PathBuf,
+    /// Folder of what does not: sockets and files of running pods.
+    pub state: PathBuf,
+    /// The CRI socket.
+    pub socket: PathBuf,
+    /// Images.
+    pub image: ImageConfig,
+    /// Pod networks.
+    pub network: NetworkConfig,
+    /// Cgroups.
+    pub cgroup: CgroupConfig,
+    /// The process that holds a pod.
+    pub shim: ShimConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// Figures about the daemon.
+    pub metrics: MetricsConfig,
+}
+
+/// Settings of images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageConfig {
+    /// Folder with one folder for each registry, with its mirrors and certificates.
+    pub certs_dir: PathBuf,
+    /// Layers that are downloaded and unpacked at the same time.
+    pub parallel_layers: usize,
+    /// Seconds for which the layers of a failed pull are kept.
+    pub keep_partial_seconds: u64,
+    /// Images that the kubelet is asked to keep.
+    pub pinned: Vec<String>,
+    /// Limits on what registries send.
+    pub limits: Limits,
+    /// How long to wait for registries.
+    pub timeouts: Timeouts,
+}
+
+/// Settings of cgroups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CgroupConfig {
+    /// Cgroup for pods that name no parent.
+    pub base: String,
+}
+
+/// Settings of the process that holds a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShimConfig {
+    /// The program; empty looks beside the daemon's own, then along PATH.
+    pub program: PathBuf,
+}
+
+/// Settings of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or directives for parts of the program.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Settings of figures about the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Address of an HTTP listener for `/metrics` in the format of Prometheus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/tripod".into(),
+            state: "/run/tripod".into(),
+            socket: "/run/tripod/tripod.sock".into(),
+            image: ImageConfig::default(),
+            network: NetworkConfig::default(),
+            cgroup: CgroupConfig::default(),
+            shim: ShimConfig::default(),
+            log: LogConfig::default(),
+            metrics: MetricsConfig::default(),
+        }
+    }
+}
+
+impl Default for ImageConfig {
+    fn default() -> Self {
+        let service = tripod_image_service::Config::default();
+        Self {
+            certs_dir: service.certs_dir,
+            parallel_layers: service.parallel_layers,
+            keep_partial_seconds: service.keep_partial_seconds,
+            pinned: service.pinned,
+            limits: service.limits,
+            timeouts: service.timeouts,
+        }
+    }
+}
+
+impl Default for CgroupConfig {
+    fn default() -> Self {
+        Self { base: "tripod".to_owned() }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::default() }
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// the file cannot be read
+    #[error("read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// the file is not valid
+    #[error("the configuration {path} is not valid: {source}\n`tripod config dump` shows every setting that there is")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, setting and what is wrong with it.
+        source: Box<toml::de::Error>,
+    },
+    /// a setting has a value that cannot work
+    #[error("the setting {setting} is not valid: {problem}")]
+    Value {
+        /// Its name.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Settings from the command line; they win over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Folder of what survives a reboot.
+    pub root: Option<PathBuf>,
+    /// Folder of what does not.
+    pub state: Option<PathBuf>,
+    /// The CRI socket.
+    pub socket: Option<PathBuf>,
+    /// Level of the log.
+    pub log_level: Option<String>,
+    /// Format of the log.
+    pub log_format: Option<LogFormat>,
+}
+
+impl Config {
+    /// Reads the file that a flag names, or the default one if it is there, and puts the flags on top.
+    pub fn load(file: Option<&Path>, flags: Overrides) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_PATH));
+        let config = match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => Self::default(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        config.with(flags).checked()
+    }
+
+    /// Reads the text of a file.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    fn with(mut self, flags: Overrides) -> Self {
+        // A daemon with a state folder of its own has its socket there, unless somebody says otherwise.
+        let socket_follows = self.socket == Self::default().socket;
+        if let Some(state) = flags.state {
+            if socket_follows {
+                self.socket = state.join("tripod.sock");
+            }
+            self.state = state;
+        }
+        self.root = flags.root.unwrap_or(self.root);
+        self.socket = flags.socket.unwrap_or(self.socket);
+        self.log.level = flags.log_level.unwrap_or(self.log.level);
+        self.log.format = flags.log_format.unwrap_or(self.log.format);
+        self
+    }
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        let paths = [
+            ("root", &self.root),
+            ("state", &self.state),
+            ("socket", &self.socket),
+            ("image.certs_dir", &self.image.certs_dir),
+        ];
+        for (setting, path) in paths {
+            if !path.is_absolute() {
+                let problem = format!("{} is not an absolute path", path.display());
+                return Err(ConfigError::Value { setting, problem });
+            }
+        }
+        if self.image.parallel_layers == 0 {
+            return Err(ConfigError::Value { setting: "image.parallel_layers", problem: "must be at least 1".into() });
+        }
+        Ok(self)
+    }
+
+    /// The settings of the image service.
+    pub(crate) fn image_service(&self) -> tripod_image_service::Config {
+        let ImageConfig { certs_dir, parallel_layers, keep_partial_seconds, pinned, limits, timeouts } =
+            self.image.clone();
+        let root = self.root.clone();
+        tripod_image_service::Config {
+            root,
+            certs_dir,
+            parallel_layers,
+            keep_partial_seconds,
+            pinned,
+            limits,
+            timeouts,
+        }
+    }
+}
+
+/// The settings as a file with comments, ready to be edited.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        dump::write(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests;

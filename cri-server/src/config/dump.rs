@@ -1,0 +1,127 @@
+//! `tripod config dump`: every setting with its value and what it is for.
+
+use std::fmt;
+
+use super::Config;
+
+/// What each setting is for, by its full name. A test holds this list against the settings that there are.
+pub(super) const ABOUT: &[(&str, &str)] = &[
+    ("root", "Folder of what survives a reboot: images, layers, records. (--root)"),
+    ("state", "Folder of what does not: sockets and files of running pods; best on a tmpfs. (--state)"),
+    ("socket", "The CRI socket for the kubelet and crictl, mode 0600. (--socket)"),
+    ("image", "Images and registries."),
+    (
+        "image.certs_dir",
+        "One folder for each registry with mirrors and certificates: HOST/hosts.toml in containerd's format.",
+    ),
+    ("image.parallel_layers", "Layers that are downloaded and unpacked at the same time."),
+    (
+        "image.keep_partial_seconds",
+        "Layers of a failed pull are kept this long, so that the next try fetches only the others.",
+    ),
+    (
+        "image.pinned",
+        "Images that the kubelet's garbage collection leaves alone: references, or beginnings before a *.",
+    ),
+    ("image.limits", "Limits on what registries send; whoever can push an image can send anything."),
+    ("image.limits.manifest_bytes", "Bytes of a manifest or an index."),
+    ("image.limits.config_bytes", "Bytes of an image's configuration."),
+    ("image.limits.layers", "Layers of an image; overlayfs takes 500."),
+    ("image.limits.layer_bytes", "Bytes of an unpacked layer."),
+    ("image.limits.layer_entries", "Files, folders and links of a layer."),
+    ("image.timeouts", "How long to wait for registries."),
+    ("image.timeouts.connect_seconds", "Until a connection stands."),
+    ("image.timeouts.response_seconds", "Until an answer begins."),
+    ("image.timeouts.stall_seconds", "After this time with less than minimum_rate a download counts as stuck."),
+    ("image.timeouts.minimum_rate", "Bytes per second."),
+    ("image.timeouts.attempts", "Tries of a request, or of a download that makes no progress."),
+    ("image.timeouts.backoff_milliseconds", "Wait before the second try; doubles with each further one, up to 10 s."),
+    ("network", "Pod networks."),
+    (
+        "network.mode",
+        "\"auto\": CNI if cni_conf_dir holds a configuration, else the built-in bridge; \"bridge\"; \"cni\".",
+    ),
+    (
+        "network.instance",
+        "Tells daemons on one host apart: names of bridge, firewall table and namespaces begin with it.",
+    ),
+    ("network.bridge", "Name of the built-in bridge; empty is the instance with a 0 behind it."),
+    (
+        "network.subnets",
+        "Ranges of the built-in bridge, one of each family at most. Empty: the kubelet's pod CIDR, and until it is \
+         known 10.86.0.0/16 and fd74:7269:706f:6400::/64.",
+    ),
+    ("network.mtu", "Largest packet on the built-in bridge; without this line that of the default route's interface."),
+    ("network.cni_conf_dir", "Folder of CNI configurations; the first by name is used."),
+    ("network.cni_bin_dirs", "Folders of CNI plugins; the first hit wins."),
+    ("network.cni_add_timeout", "Seconds that each CNI plugin may take to add a pod."),
+    ("network.cni_del_timeout", "Seconds that each CNI plugin may take to remove a pod."),
+    ("network.cni_status_timeout", "Seconds that each CNI plugin may take to tell its state."),
+    ("network.netns_dir", "Where the files of network namespaces are."),
+    ("cgroup", "Cgroups. The driver is cgroupfs."),
+    ("cgroup.base", "Cgroup for pods that name no parent (the kubelet always does); one name, unique for each daemon."),
+    ("shim", "The small process that holds a pod."),
+    ("shim.program", "Path of tripod-shim; empty looks beside the tripod program, then along PATH."),
+    ("log", "The log, on standard error."),
+    (
+        "log.level",
+        "error, warn, info, debug or trace; or directives as \"info,tripod_image_service=debug\". (--log-level)",
+    ),
+    ("log.format", "\"text\" or \"json\". (--log-format)"),
+    ("metrics", "Figures about the daemon itself."),
+    (
+        "metrics.address",
+        "Address of an HTTP listener for /metrics, as \"127.0.0.1:9323\"; without this line there is none.",
+    ),
+];
+
+/// Settings that have no value by default; they are shown as comments.
+pub(super) const ABSENT: &[(&str, &str)] = &[("network.mtu", "1500"), ("metrics.address", "\"127.0.0.1:9323\"")];
+
+/// Writes the settings as TOML, a comment above each.
+pub(super) fn write(config: &Config, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let table = toml::Table::try_from(config).map_err(|_| fmt::Error)?;
+    writeln!(f, "# Settings of tripod. Each may be left out; an unknown one is an error.")?;
+    section("", &table, f)
+}
+
+fn section(path: &str, table: &toml::Table, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // Plain settings before sections: a section ends only where the next one begins.
+    for (key, value) in table.iter().filter(|(_, value)| !value.is_table()) {
+        let name = join(path, key);
+        writeln!(f)?;
+        comment(&name, f)?;
+        writeln!(f, "{key} = {value}")?;
+    }
+    for (name, example) in ABSENT {
+        if let Some((parent, key)) = name.rsplit_once('.')
+            && parent == path
+            && !table.contains_key(key)
+        {
+            writeln!(f)?;
+            comment(name, f)?;
+            writeln!(f, "# {key} = {example}")?;
+        }
+    }
+    for (key, value) in table {
+        if let toml::Value::Table(inner) = value {
+            let name = join(path, key);
+            writeln!(f)?;
+            comment(&name, f)?;
+            writeln!(f, "[{name}]")?;
+            section(&name, inner, f)?;
+        }
+    }
+    Ok(())
+}
+
+fn comment(name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match ABOUT.iter().find(|(known, _)| *known == name) {
+        Some((_, about)) => writeln!(f, "# {about}"),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}

@@ -1,0 +1,252 @@
+//! Privileges and confinement.
+
+use std::path::PathBuf;
+
+use tripod_cri_api::v1::{
+    Capability, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption, SeLinuxOption, SecurityProfile,
+    SupplementalGroupsPolicy, security_profile::ProfileType,
+};
+use tripod_engine::{ContainerPid, GroupsPolicy, PidMode, PodConfig, Security, isolator::capability};
+
+use super::{
+    Refusal, Refused,
+    refusal::{absolute, plain},
+};
+
+/// What the host has, as far as a request's sense depends on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// AppArmor confines processes here.
+    pub(crate) apparmor: bool,
+}
+
+impl Host {
+    /// Looks at the running kernel.
+    pub(crate) fn detect() -> Self {
+        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        Self { apparmor: enabled.is_ok_and(|text| text.trim() == "Y") }
+    }
+}
+
+/// Security of a container, in its pod.
+pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig, host: Host) -> Refused<Security> {
+    let at = |name: &str| format!("linux.security_context.{name}");
+    if asked.privileged && !pod.privileged {
+        let problem = "a privileged container needs a pod sandbox that was made with privileged = true";
+        return Err(Refusal::new(at("privileged"), problem));
+    }
+    if !asked.privileged {
+        confinement(asked, host)?;
+    }
+    let mut security = Security {
+        privileged: asked.privileged,
+        read_only_rootfs: asked.readonly_rootfs,
+        no_new_privs: asked.no_new_privs,
+        pid: pid(&at("namespace_options"), asked.namespace_options.as_ref(), pod)?,
+        uid: asked.run_as_user.map(|id| self::id(&at("run_as_user"), id.value)).transpose()?,
+        gid: asked.run_as_group.map(|id| self::id(&at("run_as_group"), id.value)).transpose()?,
+        username: plain(&at("run_as_username"), &asked.run_as_username)?,
+        supplemental_groups: asked
+            .supplemental_groups
+            .iter()
+            .map(|group| id(&at("supplemental_groups"), *group))
+            .collect::<Refused<_>>()?,
+        supplemental_groups_policy: policy(&at("supplemental_groups_policy"), asked.supplemental_groups_policy)?,
+        masked_paths: paths(&at("masked_paths"), &asked.masked_paths)?,
+        read_only_paths: paths(&at("readonly_paths"), &asked.readonly_paths)?,
+        ..Security::default()
+    };
+    if security.uid.is_some() && !security.username.is_empty() {
+        return Err(Refusal::new(at("run_as_username"), "cannot be given together with run_as_user"));
+    }
+    if security.gid.is_some() && security.uid.is_none() && security.username.is_empty() {
+        return Err(Refusal::new(at("run_as_group"), "needs run_as_user or run_as_username beside it"));
+    }
+    if let Some(capabilities) = &asked.capabilities {
+        add_capabilities(&mut security, &at("capabilities"), capabilities)?;
+    }
+    Ok(security)
+}
+
+/// Seccomp, AppArmor and SELinux: refused where something is asked for that is not built, so that nobody believes
+/// that a container is confined when it is not.
+fn confinement(asked: &LinuxContainerSecurityContext, host: Host) -> Refused<()> {
+    let at = |name: &str| format!("linux.security_context.{name}");
+    seccomp(&at("seccomp"), asked.seccomp.as_ref(), profile_path(asked))?;
+    selinux(&at("selinux_options"), asked.selinux_options.as_ref())?;
+
+    let refuse = |what: &str| {
+        let problem = format!("{what} cannot be applied: AppArmor profiles are not built into this version of tripod");
+        Err(Refusal::new(at("apparmor"), format!("{problem}; ask for Unconfined")))
+    };
+    match asked.apparmor.as_ref().map(profile_type) {
+        Some(Some(ProfileType::Unconfined)) => Ok(()),
+        // Where the kernel has no AppArmor there is no default to fall short of.
+        Some(Some(ProfileType::RuntimeDefault)) if !host.apparmor => Ok(()),
+        Some(Some(ProfileType::RuntimeDefault)) => refuse("the default profile"),
+        Some(Some(ProfileType::Localhost)) => refuse(&local_name(asked.apparmor.as_ref())),
+        Some(None) => Err(Refusal::new(at("apparmor"), "unknown type of profile")),
+        None => match deprecated_apparmor(asked) {
+            "" | "unconfined" => Ok(()),
+            "runtime/default" if !host.apparmor => Ok(()),
+            other => refuse(&format!("profile {other:?}")),
+        },
+    }
+}
+
+// Older clients say it this way only.
+#[allow(deprecated)]
+fn profile_path(asked: &LinuxContainerSecurityContext) -> &str {
+    &asked.seccomp_profile_path
+}
+
+#[allow(deprecated)]
+fn deprecated_apparmor(asked: &LinuxContainerSecurityContext) -> &str {
+    &asked.apparmor_profile
+}
+
+fn profile_type(profile: &SecurityProfile) -> Option<ProfileType> {
+    ProfileType::try_from(profile.profile_type).ok()
+}
+
+fn local_name(profile: Option<&SecurityProfile>) -> String {
+    format!("profile {:?}", profile.map_or("", |profile| &profile.localhost_ref))
+}
+
+/// Refuses every seccomp profile but none at all.
+fn seccomp(field: &str, profile: Option<&SecurityProfile>, former: &str) -> Refused<()> {
+    let what = match profile.map(profile_type) {
+        Some(Some(ProfileType::Unconfined)) => return Ok(()),
+        None if ["", "unconfined"].contains(&former) => return Ok(()),
+        None => format!("profile {former:?}"),
+        Some(Some(ProfileType::RuntimeDefault)) => "the default profile".to_owned(),
+        Some(Some(ProfileType::Localhost)) => local_name(profile),
+        Some(None) => return Err(Refusal::new(field, "unknown type of profile")),
+    };
+    let problem = "cannot be applied: seccomp filters are not built into this version of tripod; ask for Unconfined";
+    Err(Refusal::new(field, format!("{what} {problem}")))
+}
+
+/// The profile of the sandbox itself. It has no process, so the default profile is kept by having nothing to confine;
+/// a profile of the node's own is refused because its author expects it to have an effect.
+pub(super) fn sandbox_seccomp(field: &str, profile: Option<&SecurityProfile>, former: &str) -> Refused<()> {
+    let default = Some(Some(ProfileType::RuntimeDefault));
+    if profile.map(profile_type) == default || (profile.is_none() && former == "runtime/default") {
+        return Ok(());
+    }
+    seccomp(field, profile, former)
+}
+
+/// Refuses a label.
+pub(super) fn selinux(field: &str, options: Option<&SeLinuxOption>) -> Refused<()> {
+    let Some(options) = options else { return Ok(()) };
+    if [&options.user, &options.role, &options.r#type, &options.level].iter().all(|part| part.is_empty()) {
+        return Ok(());
+    }
+    Err(Refusal::new(field, "SELinux labels are not built into this version of tripod; leave the options empty"))
+}
+
+/// Refuses a user namespace of the pod's own.
+pub(super) fn user_namespace(field: &str, options: &NamespaceOption) -> Refused<()> {
+    let Some(userns) = &options.userns_options else { return Ok(()) };
+    match NamespaceMode::try_from(userns.mode) {
+        Ok(NamespaceMode::Node) if userns.uids.is_empty() && userns.gids.is_empty() => Ok(()),
+        Ok(NamespaceMode::Node) => {
+            Err(Refusal::new(format!("{field}.userns_options"), "the host's user namespace cannot have mappings"))
+        }
+        _ => Err(Refusal::new(
+            format!("{field}.userns_options"),
+            "user namespaces are not built into this version of tripod; set hostUsers to true",
+        )),
+    }
+}
+
+/// A mode that the contract has.
+pub(super) fn mode(field: &str, mode: i32) -> Refused<NamespaceMode> {
+    NamespaceMode::try_from(mode).map_err(|_| Refusal::new(field, format!("{mode} is no namespace mode")))
+}
+
+/// The PID namespace of a container. POD is also what a silent client sends, so it means "as the pod says".
+fn pid(field: &str, options: Option<&NamespaceOption>, pod: &PodConfig) -> Refused<ContainerPid> {
+    let as_the_pod = match pod.namespaces.pid {
+        PidMode::Container => ContainerPid::Container,
+        PidMode::Pod => ContainerPid::Pod,
+        PidMode::Node => ContainerPid::Node,
+    };
+    let Some(options) = options else { return Ok(as_the_pod) };
+    user_namespace(field, options)?;
+    for (name, asked, host) in
+        [("network", options.network, pod.namespaces.host_network), ("ipc", options.ipc, pod.namespaces.host_ipc)]
+    {
+        let field = format!("{field}.{name}");
+        match mode(&field, asked)? {
+            NamespaceMode::Pod => {}
+            NamespaceMode::Node if host => {}
+            NamespaceMode::Node => {
+                return Err(Refusal::new(field, "NODE needs a pod sandbox that was made with NODE"));
+            }
+            _ => return Err(Refusal::new(field, "must be POD or NODE")),
+        }
+    }
+    let field = format!("{field}.pid");
+    match mode(&field, options.pid)? {
+        NamespaceMode::Pod => Ok(as_the_pod),
+        NamespaceMode::Container => Ok(ContainerPid::Container),
+        NamespaceMode::Node if as_the_pod == ContainerPid::Node => Ok(ContainerPid::Node),
+        NamespaceMode::Node => Err(Refusal::new(field, "NODE needs a pod sandbox that was made with NODE")),
+        NamespaceMode::Target if options.target_id.is_empty() => {
+            Err(Refusal::new(field, "TARGET needs the container's ID in target_id"))
+        }
+        NamespaceMode::Target => Ok(ContainerPid::Target(options.target_id.clone())),
+    }
+}
+
+/// A user or group ID. The kernel keeps the highest number for "no change".
+pub(super) fn id(field: &str, value: i64) -> Refused<u32> {
+    u32::try_from(value)
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| Refusal::new(field, format!("{value} is outside of 0 to 4294967294")))
+}
+
+fn policy(field: &str, policy: i32) -> Refused<GroupsPolicy> {
+    match SupplementalGroupsPolicy::try_from(policy) {
+        Ok(SupplementalGroupsPolicy::Merge) => Ok(GroupsPolicy::Merge),
+        Ok(SupplementalGroupsPolicy::Strict) => Ok(GroupsPolicy::Strict),
+        Err(_) => Err(Refusal::new(field, format!("{policy} is neither Merge (0) nor Strict (1)"))),
+    }
+}
+
+fn paths(field: &str, paths: &[String]) -> Refused<Vec<PathBuf>> {
+    paths.iter().map(|path| absolute(field, path)).collect()
+}
+
+fn add_capabilities(security: &mut Security, field: &str, asked: &Capability) -> Refused<()> {
+    let parse = |list: &str, names: &[String]| -> Refused<(bool, Vec<u8>)> {
+        let mut all = false;
+        let mut numbers = Vec::new();
+        for name in names {
+            if ["ALL", "CAP_ALL"].contains(&name.to_ascii_uppercase().as_str()) {
+                all = true;
+                continue;
+            }
+            let unknown = || Refusal::new(format!("{field}.{list}"), format!("{name:?} is no Linux capability"));
+            numbers.push(capability::parse(name).ok_or_else(unknown)?);
+        }
+        Ok((all, numbers))
+    };
+    let (add_all, mut add) = parse("add_capabilities", &asked.add_capabilities)?;
+    let (drop_all, drop) = parse("drop_capabilities", &asked.drop_capabilities)?;
+    let (ambient_all, mut ambient) = parse("add_ambient_capabilities", &asked.add_ambient_capabilities)?;
+    if ambient_all {
+        ambient = (0..).take_while(|number| capability::parse(&capability::name(*number)).is_some()).collect();
+    }
+    // What is ambient has to be in every other set too.
+    add.extend(&ambient);
+    security.add_all_capabilities = add_all || ambient_all;
+    security.add_capabilities = add;
+    security.drop_all_capabilities = drop_all;
+    security.drop_capabilities = drop;
+    security.ambient_capabilities = ambient;
+    Ok(())
+}

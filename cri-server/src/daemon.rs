@@ -1,0 +1,148 @@
+//! The life of a daemon: take the socket, take up what runs, serve, and end without touching a container.
+
+use std::{io, path::Path, time::Duration};
+
+use prometheus_client::registry::Registry;
+use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tripod_cri_api::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
+
+use crate::{
+    compose::{Parts, compose},
+    config::Config,
+    image::ImageServer,
+    notify::notify,
+    runtime::Runtime,
+    socket::{Socket, SocketError},
+    telemetry::{CallMetrics, Calls, Exporter},
+};
+
+/// The longest message either way, as the kubelet has it.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// How long calls may take to end once the daemon has been asked to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why a daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// there is no socket to serve on
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// something that the daemon is made of did not open
+    #[error(transparent)]
+    Engine(#[from] tripod_engine::Error),
+    /// the metrics listener has no address
+    #[error("listen for metrics on {address} (metrics.address): {source}")]
+    Metrics {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why it is not to be had.
+        source: io::Error,
+    },
+    /// the gRPC server ended
+    #[error("serve CRI calls: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// signals cannot be heard
+    #[error("listen for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// A daemon that serves.
+#[derive(Debug)]
+pub struct Daemon {
+    socket: Socket,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    exporter: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    /// Starts one; it answers when this returns. Clients that connect earlier wait.
+    pub async fn start(config: &Config) -> Result<Self, DaemonError> {
+        let (socket, listener) = Socket::bind(&config.socket).await?;
+        let metrics = CallMetrics::default();
+        let exporter = exporter(config, &metrics).await?;
+        let parts = compose(config).await?;
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener, parts, config, metrics, stopped));
+        tracing::info!(
+            socket = %config.socket.display(),
+            root = %config.root.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "tripod serves"
+        );
+        Ok(Self { socket, stop, server, exporter })
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Serves until somebody asks the process to end (SIGTERM, SIGINT). Containers go on.
+    pub async fn run(mut self) -> Result<(), DaemonError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+        notify("READY=1");
+        tokio::select! {
+            ended = &mut self.server => return ended.unwrap_or(Ok(())).map_err(DaemonError::from),
+            _ = terminate.recv() => tracing::info!("SIGTERM: tripod ends, containers go on"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: tripod ends, containers go on"),
+        }
+        notify("STOPPING=1");
+        self.stop().await
+    }
+
+    /// Takes no more calls, gives those under way a moment, and ends.
+    pub async fn stop(mut self) -> Result<(), DaemonError> {
+        self.stop.send_replace(true);
+        if let Some(exporter) = self.exporter.take() {
+            exporter.abort();
+        }
+        match tokio::time::timeout(GRACE, &mut self.server).await {
+            Ok(ended) => ended.unwrap_or(Ok(())).map_err(DaemonError::from),
+            Err(_) => {
+                tracing::info!("calls under way are cut off");
+                self.server.abort();
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn exporter(config: &Config, metrics: &CallMetrics) -> Result<Option<JoinHandle<()>>, DaemonError> {
+    let Some(address) = config.metrics.address else { return Ok(None) };
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let bound = Exporter::bind(address, registry).await;
+    let exporter = bound.map_err(|source| DaemonError::Metrics { address, source })?;
+    tracing::info!(%address, "metrics are served");
+    Ok(Some(tokio::spawn(exporter.serve())))
+}
+
+fn serve(
+    listener: UnixListener,
+    parts: Parts,
+    config: &Config,
+    metrics: CallMetrics,
+    mut stopped: watch::Receiver<bool>,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<> {
+    let Parts { engine, images, handlers } = parts;
+    let effective = serde_json::to_value(config).unwrap_or_default();
+    let image = ImageServiceServer::new(ImageServer::new(images.clone(), handlers.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let runtime = RuntimeServiceServer::new(Runtime::new(engine, images, handlers, effective))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    Server::builder().layer(Calls::new(metrics)).add_service(runtime).add_service(image).serve_with_incoming_shutdown(
+        UnixListenerStream::new(listener),
+        async move {
+            // An error means that the daemon is gone, which is as good.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        },
+    )
+}

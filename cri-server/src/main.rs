@@ -1,0 +1,50 @@
+//! The `tripod` program: the daemon, and the commands of its operators.
+#![forbid(unsafe_code)]
+
+use std::{error::Error, process::ExitCode};
+
+use clap::Parser;
+use tripod_cri_server::{
+    Daemon, InProcess,
+    args::{Arguments, Command, ConfigCommand},
+    config::{Config, LogConfig},
+    start_log,
+};
+
+/// Exit code of tripod's own failures. A command in a container has its own; 125 is what others use for this, too.
+const FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Box::<dyn Error>::from)
+        .and_then(|runtime| runtime.block_on(run(Arguments::parse().command)));
+    outcome.unwrap_or_else(|error| {
+        eprintln!("tripod: {error}");
+        ExitCode::from(FAILED)
+    })
+}
+
+async fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        Command::Serve(args) => {
+            let (file, flags) = args.settings.split();
+            let config = Config::load(file.as_deref(), flags)?;
+            start_log(&config.log)?;
+            Daemon::start(&config).await?.run().await?;
+        }
+        Command::Config { command: ConfigCommand::Dump(settings) } => {
+            let (file, flags) = settings.split();
+            print!("{}", Config::load(file.as_deref(), flags)?);
+        }
+        Command::Version => println!("tripod {}", env!("CARGO_PKG_VERSION")),
+        Command::Operator(command) => {
+            // Only what goes wrong: the output belongs to the command.
+            let level = std::env::var("TRIPOD_LOG").unwrap_or_else(|_| "error".to_owned());
+            start_log(&LogConfig { level, ..LogConfig::default() })?;
+            return Ok(tripod_cli::run(command, &InProcess).await?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,25 @@
+//! What the daemon says about itself: the log, a line and a count for each call, and figures for Prometheus.
+
+mod calls;
+mod exporter;
+
+use std::io::IsTerminal as _;
+
+pub(crate) use calls::{CallMetrics, Calls};
+pub(crate) use exporter::Exporter;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigError, LogConfig, LogFormat};
+
+/// Sends the log to standard error. To be called once, by a program and not by a library.
+pub fn start_log(config: &LogConfig) -> Result<(), ConfigError> {
+    let filter = EnvFilter::builder()
+        .parse(&config.level)
+        .map_err(|error| ConfigError::Value { setting: "log.level", problem: error.to_string() })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| ConfigError::Value { setting: "log", problem: error.to_string() })
+}
