@@ -81,7 +81,8 @@ impl<R: BufRead> Archive<R> {
         loop {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size().map_err(|_| UnpackError::Broken("an entry's size is not a number"))?;
+            let size = number(&header.as_old().size, header.entry_size());
+            let size = size.ok_or(UnpackError::Broken("an entry's size is not a number"))?;
             match header.entry_type().as_byte() {
                 b'x' | b'X' => pax = read_pax(&self.extension(size)?)?,
                 // Global records tell of the archive's making, and nobody heeds them in layers.
@@ -196,8 +197,7 @@ impl<R: BufRead> Archive<R> {
         let path = pax.path.or(long_path).unwrap_or_else(|| header.path_bytes().into_owned());
         let link = pax.link.or(long_link).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let refused = |why| Err(UnpackError::refused(&path, why));
-        let number =
-            |value: io::Result<u64>| value.map_err(|_| UnpackError::refused(&path, "a number in its header is broken"));
+        let broken = || UnpackError::refused(&path, "a number in its header is broken");
         let device = || {
             let part = |part: io::Result<Option<u32>>| part.ok().flatten();
             let both = part(header.device_major()).zip(part(header.device_minor()));
@@ -226,10 +226,12 @@ impl<R: BufRead> Archive<R> {
             let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
             id.ok_or_else(|| UnpackError::refused(&path, "its owner is no valid user or group number"))
         };
-        let (uid, gid) =
-            (pax.uid.map_or_else(|| number(header.uid()), Ok)?, pax.gid.map_or_else(|| number(header.gid()), Ok)?);
-        let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
-        let mode = header.mode().map_err(|_| UnpackError::refused(&path, "its mode is broken"))? & 0o7777;
+        let old = header.as_old();
+        let owner = |own: Option<u64>, field: &[u8], value| own.or_else(|| number(field, value)).ok_or_else(broken);
+        let uid = owner(pax.uid, &old.uid, header.uid())?;
+        let gid = owner(pax.gid, &old.gid, header.gid())?;
+        let mode = number(&old.mode, header.mode()).ok_or_else(broken)? & 0o7777;
+        let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0);
         Ok(Entry {
             uid: id(uid)?,
             gid: id(gid)?,
@@ -285,6 +287,12 @@ pub(super) fn read_error(error: io::Error) -> UnpackError {
         return UnpackError::Limit { what: "bytes", limit: 0 };
     }
     UnpackError::Read(error)
+}
+
+/// A field of a header; one that was left blank counts as zero.
+fn number<T: From<u8>>(field: &[u8], value: io::Result<T>) -> Option<T> {
+    let blank = field.iter().all(|byte| matches!(byte, 0 | b' '));
+    if blank { Some(T::from(0)) } else { value.ok() }
 }
 
 /// Up to the first NUL.

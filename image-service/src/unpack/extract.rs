@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    io::BufRead,
+    io::{BufRead, ErrorKind},
     ops::Bound,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -256,16 +256,18 @@ impl<R: BufRead> Extraction<'_, R> {
             return Err(UnpackError::refused(&entry.path, "a hard link leads to itself"));
         }
         let (folder, file) = split(&target);
-        let folder = self.tree.existing(folder)?;
+        let absent = || UnpackError::refused(&entry.path, "a hard link leads to a file that the layer does not have");
+        let folder = match self.tree.existing(folder) {
+            Err(UnpackError::Write { source, .. }) if source.kind() == ErrorKind::NotFound => return Err(absent()),
+            folder => folder?,
+        };
         if file.is_empty() || is_directory(&folder, file) {
             return Err(UnpackError::refused(&entry.path, "a hard link leads to a folder"));
         }
         // Replacing a folder takes what is in it along, which may be the target.
         let made = self.place(parent, name, path, |parent| linkat(&*folder, file, parent, name, AtFlags::empty()));
         match made {
-            Err(UnpackError::Write { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Err(UnpackError::refused(&entry.path, "a hard link leads to a file that the layer does not have"))
-            }
+            Err(UnpackError::Write { source, .. }) if source.kind() == ErrorKind::NotFound => Err(absent()),
             made => made,
         }
     }

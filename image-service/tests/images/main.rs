@@ -6,6 +6,7 @@
 mod fake;
 mod faults;
 mod fixture;
+mod layers;
 mod registry;
 mod root;
 mod store;
