@@ -111,6 +111,9 @@ impl Bridge {
         let Some(Link { index, .. }) = link else {
             return Err(Error::new(Kind::Unavailable, format!("bridge {} vanished while it was made", self.name)));
         };
+        if ranges.iter().any(|range| range.addr().is_ipv6()) {
+            trust_addresses(&self.name)?;
+        }
         let mut messages = vec![route::up(index)];
         for &range in ranges {
             let gateway = IpNet::new(ipam::gateway(range), range.prefix_len()).unwrap_or(range);
@@ -135,15 +138,31 @@ impl Bridge {
         let inside = |error| Error::with(Kind::Internal, format!("interface {POD_LINK} of the pod"), error);
         let mut socket = Socket::route().map_err(inside)?;
         let index = socket.link(POD_LINK).map_err(inside)?.map_or(0, |link| link.index);
+        if addresses.iter().any(|net| net.addr().is_ipv6()) {
+            trust_addresses(POD_LINK)?;
+        }
         let mut messages = vec![route::up(route::LOOPBACK), route::up(index)];
         messages.extend(addresses.iter().map(|&net| route::address(index, net)));
         messages.extend(addresses.iter().map(|net| route::default_route(index, ipam::gateway(net.trunc()))));
-        socket.execute(messages).map_err(inside)
+        socket.execute(messages).map_err(inside)?;
+        // The kernel takes note of a carrier in the background, a second later if it is busy, and drops packets until
+        // then. Asking for an interface makes it do so now (since 6.8): first the pair, then the bridge over it.
+        socket.link(POD_LINK).map_err(inside)?;
+        let mut socket = self.socket();
+        socket.link(link).and_then(|_| socket.link(&self.name)).map_err(|error| self.failed(error))?;
+        Ok(())
     }
 
-    /// Removes the interface of a pod; its other end goes with it.
+    /// Takes the interface of a pod out of the bridge and down, so that its addresses are free from here on. The kernel
+    /// removes it with the pod's namespace; asking for that here would wait 30 ms for a grace period.
     pub(crate) fn detach(&self, link: &str) -> Result<()> {
-        self.socket().execute(vec![route::delete(link)]).map_err(|error| self.failed(error))
+        self.socket().execute(vec![route::isolate(link)]).map_err(|error| self.failed(error))
+    }
+
+    /// Removes an interface at once. It takes its time, so it does not keep others from the host's socket.
+    pub(crate) fn remove(&self, link: &str) -> Result<()> {
+        let remove = || Socket::route()?.execute(vec![route::delete(link)]);
+        remove().map_err(|error| self.failed(error))
     }
 
     /// The names of all interfaces in the bridge that follow our naming.
@@ -224,6 +243,12 @@ fn enable_forwarding(ranges: &[IpNet], bridge: &str) -> Result<()> {
         set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())
+}
+
+/// Turns IPv6's search for duplicate addresses off. It would keep even the link-local address useless for a second or
+/// two, and with it all that the host forwards; and a port in hairpin mode would send the question back to its asker.
+fn trust_addresses(link: &str) -> Result<()> {
+    set_sysctl(&format!("net/ipv6/conf/{link}/accept_dad"), "0")
 }
 
 /// Lets packets from 127.0.0.1 leave by an interface. The firewall keeps those of others out.

@@ -175,19 +175,55 @@ impl Cni {
         view
     }
 
-    /// Asks whether the plugins are there and, from version 1.1 on, ready. For the background: it may take long.
+    /// Asks which versions the plugins speak, whether they are there, and from version 1.1 on whether they are ready.
+    /// For the background: it may take long.
     pub(crate) fn check(&self) {
         let unready = match self.view() {
-            View::Loaded(list) => self.ask(&list).err().map(|error| error.to_string()),
+            View::Loaded(list) => {
+                self.agree(&list).and_then(|list| self.ask(&list)).err().map(|error| error.to_string())
+            }
             _ => None,
         };
         *self.unready.lock().unwrap_or_else(PoisonError::into_inner) = unready;
     }
 
-    fn ask(&self, list: &List) -> Result<(), Error> {
-        for plugin in &list.plugins {
-            plugin::find(list::kind(plugin), &self.bin_dirs)?;
+    /// Settles on the newest version that all sides speak.
+    fn agree(&self, list: &Arc<List>) -> Result<Arc<List>, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Spoken {
+            supported_versions: Vec<String>,
         }
+        let mut common = list.versions.clone();
+        for plugin in &list.plugins {
+            let kind = list::kind(plugin);
+            plugin::find(kind, &self.bin_dirs)?;
+            let input = json!({"cniVersion": list.versions[0]});
+            // A plugin that cannot say what it speaks will say what it thinks of our request.
+            let Ok(answer) = self.call("VERSION", kind, Vec::new(), &input, self.status) else { continue };
+            let Ok(spoken) = serde_json::from_slice::<Spoken>(&answer) else { continue };
+            common.retain(|version| spoken.supported_versions.contains(version));
+            if common.is_empty() {
+                let what = format!(
+                    "plugin {kind} speaks {}, the configuration {}: change its cniVersion, or the plugin",
+                    shorten(&spoken.supported_versions.join(", ")),
+                    list.versions.join(", ")
+                );
+                return Err(Error::Wrong { path: list.source.clone(), what });
+            }
+        }
+        if common[0] == list.version {
+            return Ok(list.clone());
+        }
+        let agreed = Arc::new(List { version: common.swap_remove(0), ..List::clone(list) });
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&seen.1, View::Loaded(now) if Arc::ptr_eq(now, list)) {
+            seen.1 = View::Loaded(agreed.clone());
+        }
+        Ok(agreed)
+    }
+
+    fn ask(&self, list: &List) -> Result<(), Error> {
         if !list.has_status() {
             return Ok(());
         }
@@ -195,7 +231,7 @@ impl Cni {
         for plugin in &list.plugins {
             let input = configuration(list, plugin, &none, None);
             match self.call("STATUS", list::kind(plugin), Vec::new(), &input, self.status) {
-                // Code 4 is "unknown command variable": a plugin that is older than the list. It is not unready.
+                // Codes 1 and 4 are an unknown version or command: a plugin older than the list. It is not unready.
                 Err(Error::Failed { message, .. })
                     if message.starts_with("code 4:") || message.starts_with("code 1:") => {}
                 result => drop(result?),

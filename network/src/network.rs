@@ -37,7 +37,9 @@ const ROUND: Duration = Duration::from_secs(10);
 pub struct Network {
     pods: Arc<Pods>,
     /// The background ends when these are dropped.
-    _background: [mpsc::Sender<()>; 2],
+    _watch: mpsc::Sender<()>,
+    /// Starts the next round at once.
+    round: mpsc::Sender<()>,
 }
 
 impl Network {
@@ -48,7 +50,7 @@ impl Network {
         if pods.config.mode != Mode::Bridge {
             pods.cni.refresh();
         }
-        let glance = background("network-watch", GLANCE, &pods, |pods| {
+        let watch = background("network-watch", GLANCE, &pods, |pods| {
             if pods.config.mode != Mode::Bridge {
                 pods.cni.refresh();
             }
@@ -63,13 +65,14 @@ impl Network {
                 pods.cni.check();
             }
             pods.look_for_obstacles();
+            pods.sweep();
             for pod in pods.doomed() {
                 if let Err(error) = pods.release(&pod) {
                     tracing::warn!(%error, "what is left of a pod's network is tried again");
                 }
             }
         })?;
-        Ok(Arc::new(Self { pods, _background: [glance, round] }))
+        Ok(Arc::new(Self { pods, _watch: watch, round }))
     }
 
     /// Removes the bridge and the firewall's table. Refused while a pod has a network; the next pod makes them again.
@@ -81,7 +84,7 @@ impl Network {
                 return Err(Error::new(Kind::FailedPrecondition, text));
             }
             pods.bridge.forget();
-            let bridge = pods.bridge.detach(pods.bridge.name());
+            let bridge = pods.bridge.remove(pods.bridge.name());
             pods.firewall.remove().and(bridge)
         })
         .await
@@ -134,7 +137,10 @@ impl Isolator for Network {
 
     async fn recover(&self, known: &Known) -> Result<()> {
         let known = known.clone();
-        self.blocking(move |pods| recover(pods, &known)).await
+        self.blocking(move |pods| recover(pods, &known)).await?;
+        // A thread that has ended is not worth an error: nothing was left to it.
+        let _ = self.round.send(());
+        Ok(())
     }
 
     async fn prepare_pod(&self, pod: PodContext<'_>, setup: &mut PodSetup) -> Result<()> {
@@ -217,6 +223,11 @@ fn recover(pods: &Pods, known: &Known) -> Result<()> {
     strangers.sort_unstable();
     strangers.dedup();
     for pod in strangers {
+        // Plugins may hang, and the daemon's start must not.
+        if pods.is_by_cni(pod) {
+            pods.doom(pod);
+            continue;
+        }
         // Not this daemon's end: it is kept, shown in the status and tried again.
         if let Err(error) = pods.release(pod) {
             tracing::warn!(%error, "what is left of a pod's network is tried again");
@@ -226,7 +237,7 @@ fn recover(pods: &Pods, known: &Known) -> Result<()> {
     let names: Vec<String> = known.pods.iter().map(|pod| bridge::host_link(pod.as_str())).collect();
     for link in pods.bridge.ports()? {
         if !names.contains(&link) {
-            pods.bridge.detach(&link)?;
+            pods.bridge.remove(&link)?;
         }
     }
     let living = |attachment: fn(&Attachment) -> bool| {

@@ -121,6 +121,18 @@ impl Transaction {
         })
     }
 
+    /// A chain that drops what is forwarded, as some hosts have one.
+    #[cfg(test)]
+    pub(crate) fn dropping_chain(&mut self, name: &str) -> &mut Self {
+        let table = self.table.clone();
+        self.push("making the nftables chain", NEWCHAIN, CREATE, |new| {
+            new.text(1, &table).text(3, name).nest(4, |point| {
+                point.be32(1, Hook::Forward as u32).be32(2, 0);
+            });
+            new.be32(5, 0).text(7, "filter");
+        })
+    }
+
     /// A map from keys to values, both of fixed size. The type numbers are only for those who list it.
     pub(crate) fn map(&mut self, name: &str, key: (u32, u32), value: (u32, u32)) -> &mut Self {
         let table = self.table.clone();

@@ -50,6 +50,8 @@ pub(crate) struct State {
     pod_cidr: Vec<IpNet>,
     /// Pods whose record could not be read at start.
     pub(crate) broken: Vec<PodId>,
+    /// Interfaces that the kernel removes as soon as nobody is in their pod's namespace any more.
+    leaving: Vec<String>,
     /// Chains of others that keep packets from the bridge.
     pub(crate) obstacles: Vec<String>,
 }
@@ -178,6 +180,10 @@ impl Pods {
             }
             self.store.write(pod, &record)?;
             self.state().records.insert(pod.clone(), record.clone());
+            if record.addresses.is_empty() {
+                let text = format!("CNI network {} gave the pod no address: check its ipam settings", list.name);
+                return Err(Error::new(Kind::FailedPrecondition, text));
+            }
             if !record.ports.is_empty() {
                 self.ensure_rules(&[], &neighbours(&record))?;
                 self.let_localhost_through(&record);
@@ -283,6 +289,9 @@ impl Pods {
         let mut state = self.state();
         state.releasing.remove(pod);
         if clean {
+            if let Some(Attachment::Bridge { link }) = record.map(|record| record.attachment) {
+                state.leaving.push(link);
+            }
             state.records.remove(pod);
             state.troubles.remove(pod);
             return Ok(());
@@ -292,10 +301,26 @@ impl Pods {
         Err(Error::new(Kind::Unavailable, text))
     }
 
+    /// Whether plugins have connected this pod.
+    pub(crate) fn is_by_cni(&self, pod: &PodId) -> bool {
+        self.state().records.get(pod).is_some_and(|record| matches!(record.attachment, Attachment::Cni { .. }))
+    }
+
     /// The pods whose release is up to the background.
     pub(crate) fn doomed(&self) -> Vec<PodId> {
         let state = self.state();
         state.records.iter().filter(|(_, record)| record.doomed).map(|(pod, _)| pod.clone()).collect()
+    }
+
+    /// Removes the interfaces of released pods that are still there, because somebody holds their namespace open.
+    pub(crate) fn sweep(&self) {
+        let leaving = std::mem::take(&mut self.state().leaving);
+        for link in leaving {
+            if let Err(error) = self.bridge.remove(&link) {
+                tracing::warn!(%error, link, "the interface of a released pod is still there");
+                self.state().leaving.push(link);
+            }
+        }
     }
 
     /// Finds out whether the host drops what pods send through it; no rule of our own table could change that.

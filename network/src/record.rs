@@ -8,6 +8,7 @@ use std::{
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use ipnet::IpNet;
@@ -63,6 +64,8 @@ pub(crate) enum Attachment {
 #[derive(Debug)]
 pub(crate) struct Store {
     dir: PathBuf,
+    /// Tells apart files that are being written at the same time.
+    writes: AtomicU64,
 }
 
 const CURSORS: &str = "cursors";
@@ -72,7 +75,7 @@ impl Store {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let dir = root.join("network");
         fs::create_dir_all(&dir).map_err(|error| Error::io(format!("making the folder {}", dir.display()), error))?;
-        Ok(Self { dir })
+        Ok(Self { dir, writes: AtomicU64::new(0) })
     }
 
     /// All records, and the pods whose record cannot be read; those files are put aside.
@@ -140,7 +143,8 @@ impl Store {
     }
 
     fn replace(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.{:?}.new", std::thread::current().id())));
+        let path = self.dir.join(name);
+        let new = self.dir.join(format!("{name}.{}.new", self.writes.fetch_add(1, Ordering::Relaxed)));
         let failed = |error: io::Error| Error::io(format!("writing {}", path.display()), error);
         let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
         fs::write(&new, bytes).and_then(|()| fs::rename(&new, &path)).map_err(|error| {

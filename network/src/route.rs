@@ -99,9 +99,9 @@ fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     header
 }
 
-/// A bridge that comes up at once; one that is there stays as it is.
+/// A bridge; one that is there stays as it is.
 pub(crate) fn new_bridge(name: &str, mac: Mac, mtu: u32) -> Message {
-    let header = link_header(0, IFF_UP, IFF_UP);
+    let header = link_header(0, 0, 0);
     Message::new("making the bridge", NEWLINK, ACK | CREATE | EXCL, &header).tolerate(&[Errno::EXIST]).with(|link| {
         link.text(IFLA_IFNAME, name).bytes(IFLA_ADDRESS, &mac).u32(IFLA_MTU, mtu).nest(IFLA_LINKINFO, |info| {
             info.text(INFO_KIND, "bridge");
@@ -147,6 +147,14 @@ pub(crate) fn hairpin(name: &str) -> Message {
 /// Brings an interface up.
 pub(crate) fn up(index: u32) -> Message {
     Message::new("bringing the interface up", NEWLINK, ACK, &link_header(index, IFF_UP, IFF_UP))
+}
+
+/// Takes an interface out of its bridge and down; fine if there is none.
+pub(crate) fn isolate(name: &str) -> Message {
+    let header = link_header(0, 0, IFF_UP);
+    Message::new("taking the interface out", NEWLINK, ACK, &header).tolerate(&[Errno::NODEV]).with(|link| {
+        link.text(IFLA_IFNAME, name).u32(IFLA_MASTER, 0);
+    })
 }
 
 /// Removes an interface and its peer; fine if there is none.
@@ -286,4 +294,15 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
         }
     };
     Some(Route { destination, link: u32_at(attribute(rest, RTA_OIF)?, 0)? })
+}
+
+/// Takes an address from an interface.
+#[cfg(test)]
+pub(crate) fn delete_address(index: u32, net: IpNet) -> Message {
+    const DELADDR: u16 = 21;
+    let header =
+        [family(net.addr()), net.prefix_len(), 0, 0].into_iter().chain(index.to_ne_bytes()).collect::<Vec<_>>();
+    Message::new("removing the address", DELADDR, ACK, &header).with(|address| {
+        address.bytes(IFA_LOCAL, &octets(net.addr()));
+    })
 }

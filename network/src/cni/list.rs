@@ -26,8 +26,10 @@ pub(crate) struct List {
     pub(crate) source: PathBuf,
     /// Name of the network.
     pub(crate) name: String,
-    /// The newest version that both sides speak.
+    /// The version that is spoken with the plugins.
     pub(crate) version: String,
+    /// All that the configuration names and we speak, the newest first.
+    pub(crate) versions: Vec<String>,
     /// What each plugin is given, in the order of ADD.
     pub(crate) plugins: Vec<Map<String, Value>>,
 }
@@ -55,7 +57,7 @@ impl List {
         if !plain(&name) {
             return Err(wrong(format!("name {name:?} must be letters, digits, '_', '.' and '-'")));
         }
-        let version = version(&top).map_err(&wrong)?;
+        let versions = versions(&top).map_err(&wrong)?;
         let is_list = path.extension().is_some_and(|extension| extension == "conflist");
         let plugins = match top.remove("plugins") {
             Some(Value::Array(plugins)) => plugins,
@@ -79,7 +81,7 @@ impl List {
             Ok(plugin)
         };
         let plugins = plugins.into_iter().enumerate().map(check).collect::<Result<_, _>>()?;
-        Ok(Self { source: path.to_owned(), name, version, plugins })
+        Ok(Self { source: path.to_owned(), name, version: versions[0].clone(), versions, plugins })
     }
 
     /// Whether any plugin of the list wants to be told this.
@@ -138,18 +140,20 @@ fn text(object: &Map<String, Value>, key: &str) -> Result<Option<String>, String
     }
 }
 
-/// The newest version that the configuration names and we speak.
-fn version(top: &Map<String, Value>) -> Result<String, String> {
+/// The versions that the configuration names and we speak, the newest first; at least one.
+fn versions(top: &Map<String, Value>) -> Result<Vec<String>, String> {
     let mut named: Vec<String> = text(top, "cniVersion")?.into_iter().collect();
     if let Some(more) = top.get("cniVersions") {
         let more = more.as_array().ok_or("\"cniVersions\" is no list")?;
         named.extend(more.iter().filter_map(Value::as_str).map(str::to_owned));
     }
-    let known = VERSIONS.into_iter().find(|known| named.iter().any(|name| name == known));
-    known.map(str::to_owned).ok_or_else(|| match named.as_slice() {
-        [] => format!("\"cniVersion\" is missing: write one of {}", VERSIONS.join(", ")),
-        named => format!("cniVersion {} is none of {}", named.join(", "), VERSIONS.join(", ")),
-    })
+    let known: Vec<String> =
+        VERSIONS.into_iter().filter(|known| named.iter().any(|name| name == known)).map(str::to_owned).collect();
+    match named.as_slice() {
+        [] => Err(format!("\"cniVersion\" is missing: write one of {}", VERSIONS.join(", "))),
+        _ if !known.is_empty() => Ok(known),
+        named => Err(format!("cniVersion {} is none of {}", named.join(", "), VERSIONS.join(", "))),
+    }
 }
 
 #[cfg(test)]

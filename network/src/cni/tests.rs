@@ -190,6 +190,30 @@ fn plugins_are_asked_for_their_state() {
 }
 
 #[test]
+fn both_sides_agree_on_the_newest_version() {
+    let plugins = Plugins::new();
+    let cni = plugins.runtime(2);
+    let configure = |versions: &str| {
+        plugins.configure(&format!(r#"{{"cniVersions": {versions}, "name": "net", "plugins": [{{"type": "one"}}]}}"#));
+        cni.refresh();
+        cni.check();
+        match cni.view() {
+            View::Loaded(list) => list.version.clone(),
+            view => panic!("{view:?}"),
+        }
+    };
+    plugins.write("one", r#"echo '{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}'"#);
+    assert_eq!(configure(r#"["0.4.0", "1.0.0", "1.1.0"]"#), "1.0.0");
+    assert_eq!(cni.unready(), None);
+    cni.refresh();
+    cni.check();
+    assert!(matches!(cni.view(), View::Loaded(list) if list.version == "1.0.0"), "it stays");
+    configure(r#"["1.1.0"]"#);
+    let why = cni.unready().expect("no common version");
+    assert!(why.contains("speaks 0.4.0, 1.0.0") && why.contains("10-net.conflist"), "{why}");
+}
+
+#[test]
 fn addresses_of_a_result() {
     let result = json!({
         "interfaces": [{"name": "cni0"}, {"name": "eth0", "sandbox": "/run/netns/x"}],

@@ -19,6 +19,7 @@ use tripod_engine::{PodConfig, PortMapping, Protocol};
 
 use super::*;
 use crate::{
+    firewall::Firewall,
     netlink::{self, Socket},
     route::{self, VethEnd},
 };
@@ -65,12 +66,19 @@ impl Host {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let outside = Space::new();
+        // The uplink of a real host has been up for long; the bridge must not profit from this.
+        space::duplicate_detection(false);
+        outside.run(|| space::duplicate_detection(false));
+        // Ends of a pair that have the same number, each in its namespace, take a second to notice that they are up.
+        let other = route::new_bridge("other", [0x0a, 1, 1, 1, 1, 1], 1500);
+        outside.run(|| Socket::route().expect("a socket").execute(vec![other]).expect("another interface"));
         let mut socket = Socket::route().expect("a socket");
         let ends = ["up0", "eth0"].map(|name| VethEnd { name, mac: [0x0a, 1, 2, 3, 4, name.as_bytes()[0]] });
         let pair = route::new_veth(ends[0], ends[1], outside.fd(), 0, 1400);
         socket.execute(vec![route::up(route::LOOPBACK), pair]).expect("an uplink");
         configure(&mut socket, "up0", &HOST, &OUTSIDE);
         outside.run(|| configure(&mut Socket::route().expect("a socket"), "eth0", &OUTSIDE, &[]));
+        space::duplicate_detection(true);
         let config = NetworkConfig {
             instance: "test".to_owned(),
             subnets: ["10.99.0.0/24", "fd99::/64"].map(|range| range.parse().expect("a range")).into(),
@@ -104,6 +112,21 @@ impl Host {
         let ports = ["any4", "one4", "any6", "one6"].map(|map| (map, elements(map))).into_iter();
         let ports = ports.filter(|(_, count)| *count > 0).map(|(map, count)| format!("{count} in {map}"));
         links.chain(files).chain(records).chain(ports).collect()
+    }
+}
+
+impl Host {
+    /// Nothing is left of any pod. The kernel removes namespaces and interfaces a moment after they were let go.
+    async fn is_clean(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let traces = self.traces();
+            if traces.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind: {traces:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

@@ -12,7 +12,7 @@ fn pods_reach_each_other_the_host_and_the_outside() {
         assert_eq!((one.ip(0).to_string(), one.ip(1).to_string()), ("10.99.0.2".into(), "fd99::2".into()));
         assert_eq!((two.ip(0).to_string(), two.ip(1).to_string()), ("10.99.0.3".into(), "fd99::3".into()));
         let began = Instant::now();
-        let _servers = (two.space().serve(80), Server::start(81), host.outside.serve(82));
+        let servers = (two.space().serve(80), Server::start(81), host.outside.serve(82));
         let one_space = one.space();
         for family in [0, 1] {
             let seen = one_space.run(|| tcp(SocketAddr::new(two.ip(family), 80)));
@@ -29,6 +29,9 @@ fn pods_reach_each_other_the_host_and_the_outside() {
             let _server = Server::start(80);
             (tcp(address("127.0.0.1", 80)), tcp(address("::1", 80)))
         });
+        let mtu =
+            one_space.run(|| Socket::route().expect("a socket").link("eth0").expect("an answer").expect("eth0").mtu);
+        assert_eq!(mtu, 1400, "that of the uplink");
         assert!(own.0.is_ok() && own.1.is_ok(), "loopback is up: {own:?}");
 
         let mut usage = PodUsage::default();
@@ -38,12 +41,13 @@ fn pods_reach_each_other_the_host_and_the_outside() {
         assert!(eth0.rx_bytes > 500 && eth0.tx_bytes > 500 && eth0.rx_packets > 5 && eth0.tx_packets > 5, "{eth0:?}");
 
         let status = network.status().await;
+        drop((servers, one_space));
         assert_eq!(status.not_ready, None);
         assert!(status.details.contains(&("networkAddresses".to_owned(), "4".to_owned())), "{status:?}");
         network.cleanup_pod(&one.id).await.expect("cleaned up");
         network.cleanup_pod(&one.id).await.expect("cleaned up twice");
         network.cleanup_pod(&two.id).await.expect("cleaned up");
-        assert_eq!(host.traces(), Vec::<String>::new());
+        host.is_clean().await;
         network.uninstall().await.expect("uninstalled");
         assert_eq!(Socket::route().expect("a socket").link("test0").expect("an answer").map(|link| link.name), None);
     });
@@ -59,7 +63,7 @@ fn a_pod_on_the_hosts_network_gets_nothing() {
         assert_eq!(pod.setup.plan.netns, None);
         assert!(pod.setup.ips.is_empty());
         network.cleanup_pod(&pod.id).await.expect("cleaned up");
-        assert_eq!(host.traces(), Vec::<String>::new());
+        host.is_clean().await;
     });
 }
 
@@ -88,7 +92,7 @@ fn a_range_that_is_in_use_is_refused_by_name() {
         let error = try_start(&host.network(), pod_config(vec![])).await.map(|pod| pod.id).expect_err("a clash");
         assert_eq!(error.kind(), Kind::FailedPrecondition);
         assert!(error.to_string().contains("192.0.2.0/24"), "{error}");
-        assert_eq!(host.traces(), Vec::<String>::new());
+        host.is_clean().await;
     });
 }
 
@@ -127,8 +131,9 @@ fn many_pods_start_at_once() {
         let ips: std::collections::BTreeSet<IpAddr> = pods.iter().flat_map(|pod| pod.setup.ips.clone()).collect();
         assert_eq!(ips.len(), 48);
         let network = &network;
-        futures_all(pods.iter().map(|pod| async move { network.cleanup_pod(&pod.id).await.expect("cleaned up") })).await;
-        assert_eq!(host.traces(), Vec::<String>::new());
+        futures_all(pods.iter().map(|pod| async move { network.cleanup_pod(&pod.id).await.expect("cleaned up") }))
+            .await;
+        host.is_clean().await;
     });
 }
 

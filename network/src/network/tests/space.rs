@@ -24,6 +24,11 @@ pub(super) fn leave() {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("private mounts");
 }
 
+/// Whether new interfaces of this thread's namespace look for duplicates of their IPv6 addresses first.
+pub(super) fn duplicate_detection(on: bool) {
+    std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", if on { "1" } else { "0" }).expect("a sysctl");
+}
+
 /// A network namespace.
 pub(super) struct Space(OwnedFd);
 
