@@ -11,6 +11,7 @@ use super::{
 use crate::{
     ContainerConfig, ContainerId, ContainerPid, ContainerRecord, ContainerState, Error, EventKind, Exit, Kind, PodId,
     Result,
+    isolator::merge_limits,
     operation::Operation,
     plugin::{ContainerContext, PodContext, RootFs},
     undo::Undo,
@@ -210,7 +211,7 @@ impl Engine {
             return Err(Error::new(Kind::FailedPrecondition, message));
         }
         let running = matches!(record.state, ContainerState::Running { .. });
-        let (plan, new) = (container.plan(), merge(&record.resources, changes));
+        let (plan, new) = (container.plan(), merge_limits(&record.resources, &changes));
         for isolator in &self.plugins.isolators {
             limited(ISOLATOR_LIMIT, isolator.name(), isolator.update(&plan, &new, running))
                 .await
@@ -316,26 +317,5 @@ async fn remove_file(file: PathBuf) -> Result<()> {
             Err(Error::io(format!("remove {}", file.display()), error))
         }
         _ => Ok(()),
-    }
-}
-
-/// What holds after a change: what the change names, else what held before.
-fn merge(before: &Resources, changes: Resources) -> Resources {
-    let mut hugepages = before.hugepages.clone();
-    hugepages.extend(changes.hugepages);
-    let mut unified = before.unified.clone();
-    unified.extend(changes.unified);
-    Resources {
-        cpu_quota: changes.cpu_quota.or(before.cpu_quota),
-        cpu_period: changes.cpu_period.or(before.cpu_period),
-        cpu_shares: changes.cpu_shares.or(before.cpu_shares),
-        cpuset_cpus: changes.cpuset_cpus.or_else(|| before.cpuset_cpus.clone()),
-        cpuset_mems: changes.cpuset_mems.or_else(|| before.cpuset_mems.clone()),
-        memory_limit: changes.memory_limit.or(before.memory_limit),
-        memory_swap: changes.memory_swap.or(before.memory_swap),
-        pids_limit: changes.pids_limit.or(before.pids_limit),
-        hugepages,
-        unified,
-        devices: before.devices.clone(),
     }
 }
