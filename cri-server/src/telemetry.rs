@@ -7,14 +7,19 @@ use std::io::IsTerminal as _;
 
 pub(crate) use calls::{CallMetrics, Calls};
 pub(crate) use exporter::Exporter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::config::{ConfigError, LogConfig, LogFormat};
 
 /// Sends the log to standard error. To be called once, by a program and not by a library.
 pub fn start_log(config: &LogConfig) -> Result<(), ConfigError> {
+    // A plain level is about tripod; the libraries below it say too much to be read along.
+    let directives = match config.level.parse::<LevelFilter>() {
+        Ok(level) => format!("{},tripod={level}", level.min(LevelFilter::WARN)),
+        Err(_) => config.level.clone(),
+    };
     let filter = EnvFilter::builder()
-        .parse(&config.level)
+        .parse(directives)
         .map_err(|error| ConfigError::Value { setting: "log.level", problem: error.to_string() })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.format {

@@ -8,6 +8,9 @@ use tripod_cri_api::v1::{ExecSyncRequest, ExecSyncResponse};
 use super::Runtime;
 use crate::status_code::status;
 
+/// Bytes of output that fit into an answer: clients take messages of 16 MiB, and the fields' heads count too.
+const ROOM: usize = (16 << 20) - 64;
+
 impl Runtime {
     /// A command that fails is a good answer; one that runs too long is not. No time-out means no limit.
     pub(super) async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Status> {
@@ -25,6 +28,10 @@ impl Runtime {
             return Err(Status::invalid_argument(message));
         }
         let output = self.engine.exec_sync(id, request.cmd, limit).await.map_err(status)?;
-        Ok(ExecSyncResponse { stdout: output.stdout, stderr: output.stderr, exit_code: output.code })
+        let (mut stdout, mut stderr) = (output.stdout, output.stderr);
+        // Where both are long each gets half.
+        stderr.truncate(ROOM.saturating_sub(stdout.len()).max(ROOM / 2));
+        stdout.truncate(ROOM - stderr.len());
+        Ok(ExecSyncResponse { stdout, stderr, exit_code: output.code })
     }
 }
