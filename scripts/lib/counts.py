@@ -40,7 +40,7 @@ def go(text):
 
 
 def unittest(text):
-    """`Ran N tests in …`, then `OK` or `FAILED`, with numbers in brackets if there is something to say; of each run."""
+    """`Ran N tests in …`, then `OK` or `FAILED`, with numbers in brackets if there is something to say; once a run."""
     total = Counts()
     for ran, notes in re.findall(r"^Ran (\d+) tests? in .*\n+(?:OK|FAILED)(?: \((.*)\))?$", text, re.MULTILINE):
         numbers = {name: int(number) for name, number in re.findall(r"([a-z]+)=(\d+)", notes)}

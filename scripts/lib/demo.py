@@ -33,7 +33,8 @@ IN_THE_WILD = "docker.io/library/alpine:3"
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    layout = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(prog="scripts/demo", description=__doc__, formatter_class=layout).parse_args()
     if os.geteuid() != 0:
         raise Failed("the demo starts real containers: run it as root")
     processes.adopt_orphans()
@@ -46,12 +47,13 @@ def main():
         demo = Demo(Path(work), program)
         try:
             demo.play()
-        except (Exception, KeyboardInterrupt, SystemExit):
+        except Exception:
             demo.last_words()
             raise
         finally:
             demo.close()
-    say(f"\nIt works. On a machine with access to the internet, next:\n\n    {shown(program)} run --rm {IN_THE_WILD} echo hello")
+    say("\nIt works. With access to the internet, the next thing to type is:\n")
+    say(f"    {shown(program)} run --rm {IN_THE_WILD} echo hello")
 
 
 def prepare():
@@ -208,20 +210,20 @@ class Demo:
             self.crictl("rmi", image)
         with step("clean up", "ends daemon and registry; looks for anything that is left of them"):
             self.undo.close()
-            left = self.leftovers()
+            left = self.leftovers(pod)
             if left:
                 raise Failed("this is left:\n" + "\n".join(left))
 
-    def leftovers(self):
-        """What of the demo is still on the machine; its name or its folder is in the names of all that it makes."""
+    def leftovers(self, pod):
+        """What of the demo is still on the machine. All that it makes is named after it, its folder or its pod."""
+        # The name of an interface holds no more than the beginning of the pod's.
+        own = re.compile(rf"{self.name}(?![0-9])|{re.escape(str(self.work))}/|{pod.id[:11]}")
         state = self.work / "after.json"
         call([REPO / "scripts" / "leaks", "snapshot", state])
-        own = re.compile(rf"{self.name}(?![0-9])|{re.escape(str(self.work))}/")
-        found = [
-            f"{kind} {item}" for kind, items in json.loads(state.read_text()).items() for item in items if own.search(item)
-        ]
+        there = json.loads(state.read_text())
+        found = [f"{kind} {item}" for kind, items in there.items() for item in items if own.search(item)]
         found += [f"process {line}" for line in processes.orphans(patience=5)]
-        folders = [self.work / folder for folder in ("state/pods", "root/containers", "root/layers")]
+        folders = [self.work / folder for folder in ("state/pods", "root/containers")]
         return found + [f"file {path}" for folder in folders if folder.exists() for path in folder.iterdir()]
 
     def crictl(self, *arguments):
@@ -229,17 +231,23 @@ class Demo:
         return call(command, {"CONTAINER_RUNTIME_ENDPOINT": self.endpoint, "IMAGE_SERVICE_ENDPOINT": self.endpoint})
 
     def stop_daemon(self):
-        if self.daemon.poll() is not None:
-            return
-        # Pods outlive their daemon by design; after a failure there may be one.
-        with contextlib.suppress(Failed):
-            self.crictl("rmp", "--all", "--force")
-        self.daemon.terminate()
-        try:
-            self.daemon.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.daemon.kill()
-            self.daemon.wait()
+        if self.daemon.poll() is None:
+            # Pods outlive their daemon by design; after a failure there may be one.
+            with contextlib.suppress(Failed):
+                self.crictl("rmp", "--all", "--force")
+            self.daemon.terminate()
+            try:
+                self.daemon.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.daemon.kill()
+                self.daemon.wait()
+        self.remove_network()
+
+    def remove_network(self):
+        """Bridge and firewall table stay for the next pod, and here there is none."""
+        for command in (["ip", "link", "delete", self.name], ["nft", "delete", "table", "inet", self.name]):
+            # Without a pod they were never made.
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
 
     def last_words(self):
         if self.log.exists():
@@ -250,6 +258,8 @@ class Demo:
 
     def close(self):
         self.undo.close()
+        # Shims of a daemon that died before its pod was removed.
+        processes.orphans(patience=1)
 
 
 class Pod:

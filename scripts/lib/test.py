@@ -46,6 +46,7 @@ CONTRACT = """
     cargo run --locked --quiet -p tripod-cri-api --example descriptors -- "$set"
     TRIPOD_DESCRIPTORS=$set go test -C critest/contract -mod=readonly -count=1 -v ./...
 """
+CRITEST = f"critest/run --tripod '{TRIPOD}'"
 TOOLS = """
     status=0
     python3 -B -m unittest discover -s critest/tests || status=1
@@ -79,7 +80,7 @@ STAGES = [
     ),
     Stage("contract", "our CRI contract beside that of Kubernetes", CONTRACT, counts.go),
     Stage("tools", "tests of the scripts and of the conformance runner", TOOLS, counts.unittest),
-    Stage("critest", "Kubernetes' conformance suite for runtimes", f"critest/run --tripod {TRIPOD}", counts.closing_line),
+    Stage("critest", "Kubernetes' conformance suite for runtimes", CRITEST, counts.closing_line),
 ]
 
 
@@ -106,7 +107,8 @@ def main():
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__, formatter_class=layout)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="only these")
     parser.add_argument("--list", action="store_true", help="name the stages and end")
     arguments = parser.parse_args()
