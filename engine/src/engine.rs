@@ -16,6 +16,7 @@ mod usage;
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -78,6 +79,8 @@ pub struct EngineStatus {
 pub struct Engine {
     state: PathBuf,
     shim: ShimProgram,
+    /// The mount namespace, empty but for a root, from which every container starts; shared by all shims.
+    empty_namespace: OwnedFd,
     plugins: Plugins,
     records: Records,
     index: Index,
@@ -100,9 +103,12 @@ impl Engine {
         let locks = [lock(&options.root)?, lock(&options.state)?];
         let (records, loaded) = Records::open(&options.root)?;
         let (leftovers, retries) = Leftovers::new();
+        let empty_namespace = tripod_sys::root::empty_namespace()
+            .map_err(|error| Error::io("make the mount namespace from which containers start", error))?;
         let engine = Arc::new(Self {
             state: options.state,
             shim: options.shim,
+            empty_namespace,
             plugins,
             records,
             index: Index::default(),

@@ -160,7 +160,9 @@ async fn finish<T>(
     let (kind, object) = (operation.kind, operation.object.as_str());
     match &result {
         Ok(_) => tracing::debug!(target: "tripod::operation", kind, object, stages = operation.timings(), "done"),
-        Err(error) => tracing::info!(target: "tripod::operation", kind, object, stages = operation.timings(), %error, "failed"),
+        Err(error) => {
+            tracing::info!(target: "tripod::operation", kind, object, stages = operation.timings(), %error, "failed")
+        }
     }
     result
 }

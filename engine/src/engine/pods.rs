@@ -1,6 +1,6 @@
 //! Making, stopping and removing pods.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
 use tripod_shim_protocol::{PodPlan, Reply, Request};
 
@@ -84,7 +84,8 @@ impl Engine {
         }
 
         operation.stage("namespaces");
-        let (reply, _) = shim.request(Request::Setup(Box::new(setup.plan)), &[]).await?;
+        let (reply, _) =
+            shim.request(Request::Setup(Box::new(setup.plan)), slice::from_ref(&self.empty_namespace)).await?;
         let Reply::Ready { pid: shim_pid, .. } = reply else {
             return Err(Error::new(Kind::Internal, format!("the shim answered the set-up of pod {id} with {reply:?}")));
         };

@@ -1,6 +1,7 @@
 //! Joining the container's cgroups, and showing them inside the container.
 
 use std::{
+    fs::File,
     io,
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -15,15 +16,25 @@ use crate::fault::Blame;
 /// Puts the calling process into all hierarchies. In the unified tree it was born where it belongs.
 ///
 /// Of v1's two files this writes `tasks`: moving one thread needs no grace period, moving a process (`cgroup.procs`)
-/// takes 5 to 15 ms. The caller has one thread.
+/// takes 5 to 15 ms. The caller has one thread. A directory of the unified tree among those of v1 (on hosts where only that
+/// tree limits huge pages) has no `tasks`.
 pub(super) fn join(plan: &CgroupPlan) -> Result<(), Failure> {
     if plan.unified {
         return Ok(());
     }
     for dir in &plan.dirs {
-        std::fs::write(dir.join("tasks"), "0").plan(|| format!("join cgroup {}", dir.display()))?;
+        let joined = match write_zero(&dir.join("tasks")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => write_zero(&dir.join("cgroup.procs")),
+            other => other,
+        };
+        joined.plan(|| format!("join cgroup {}", dir.display()))?;
     }
     Ok(())
+}
+
+/// Writes `0`, which is the writer itself, to a file that exists.
+fn write_zero(file: &Path) -> io::Result<()> {
+    io::Write::write_all(&mut File::options().write(true).open(file)?, b"0")
 }
 
 /// Copies of the container's directories in all v1 hierarchies.

@@ -1,11 +1,12 @@
 //! The plan's mounts: attached at their targets inside the root filesystem.
 
 use std::{
+    io,
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
 };
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, fstatfs};
 use tripod_shim_protocol::{Failure, FailureKind, Mount, MountFlags, MountSource};
 use tripod_sys::{
     inroot,
@@ -40,14 +41,12 @@ pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source) -> Res
 /// Attaches `mount` to a directory of the container, which is made if absent.
 pub(super) fn attach_dir(root: BorrowedFd<'_>, mount: &OwnedFd, target: &Path) -> Result<(), Failure> {
     let place = inroot::mkdir_all(root, target, Mode::from_raw_mode(0o755));
-    place
-        .and_then(|place| mount::attach(mount, place))
-        .plan(|| format!("mount on {} in the container", target.display()))
+    place.and_then(|place| attach_at(place, mount, target)).plan(|| on(target))
 }
 
 /// Attaches `mount`, a directory or a file, to the like in the container.
 fn attach_any(root: BorrowedFd<'_>, mount: &OwnedFd, target: &Path) -> Result<(), Failure> {
-    let step = || format!("mount on {} in the container", target.display());
+    let step = || on(target);
     if inroot::is_dir(mount).internal(step)? {
         return attach_dir(root, mount, target);
     }
@@ -55,7 +54,21 @@ fn attach_any(root: BorrowedFd<'_>, mount: &OwnedFd, target: &Path) -> Result<()
     if inroot::is_dir(&place).internal(step)? {
         return Err(failure(FailureKind::Plan, step(), "the source is a file, the target is a directory"));
     }
-    mount::attach(mount, place).plan(step)
+    attach_at(place, mount, target).plan(step)
+}
+
+/// A link in the image, or in a volume that somebody else writes, may lead a target into procfs; a mount there could
+/// fake what the runtime itself reads or writes under `/proc/self` (CVE-2019-16884). Only a target that says `/proc` may.
+fn attach_at(place: OwnedFd, mount: &OwnedFd, target: &Path) -> io::Result<()> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0; // linux/magic.h
+    if fstatfs(&place)?.f_type == PROC_SUPER_MAGIC && !target.starts_with("/proc") {
+        return Err(io::Error::other("a symbolic link leads the target into /proc: name a path that is none"));
+    }
+    mount::attach(mount, place)
+}
+
+fn on(target: &Path) -> String {
+    format!("mount on {} in the container", target.display())
 }
 
 pub(super) fn attributes(flags: MountFlags) -> Attributes {

@@ -159,6 +159,20 @@ fn links_in_the_image_lead_nowhere_on_the_host() {
 }
 
 #[test]
+fn a_link_leads_no_mount_into_procfs() {
+    let mut pod = Pod::new(|_| {});
+    let volume = pod.path().join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    let root = pod.rootfs("c1");
+    symlink("/proc/self", root.join("innocent")).unwrap();
+    let mut plan = pod.plan("c1", "true");
+    plan.mounts.push(bind(&volume, "/innocent/attr"));
+    let failure = pod.launch_in(&root, plan).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Plan);
+    assert!(failure.message.contains("/proc"), "{failure}");
+}
+
+#[test]
 fn masked_and_protected_paths() {
     let mut pod = Pod::new(|_| {});
     let command = "cat /proc/kcore /etc/secret; ls -a /proc/acpi /sys/firmware /etc/folder; touch /sys/firmware/x; \
