@@ -7,8 +7,9 @@ use std::path::PathBuf;
 pub enum CliError {
     /// nobody listens
     #[error(
-        "no tripod answers at {socket}: {source}\nStart one with `tripod serve` (as root), or name its socket with \
-         --socket or TRIPOD_SOCKET."
+        "no tripod answers at {socket}: {}\nStart one with `tripod serve` (as root), or name its socket with \
+         --socket or TRIPOD_SOCKET.",
+        root_cause(.source)
     )]
     Connect {
         /// The socket.
@@ -46,9 +47,6 @@ pub enum CliError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// several objects failed; each was reported when it did
-    #[error("{0} of the objects could not be dealt with")]
-    Some(usize),
 }
 
 impl CliError {
@@ -63,4 +61,13 @@ impl CliError {
         let step = step.into();
         move |source| Self::Io { step, source }
     }
+}
+
+/// What is behind an error: the transport's own says only that there was one.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }

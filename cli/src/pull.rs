@@ -61,7 +61,7 @@ pub(crate) async fn remove(args: RmiArgs) -> Result<ExitCode, CliError> {
     for image in &args.images {
         failed += report(image, remove_one(&mut client, image).await);
     }
-    outcome(failed)
+    Ok(outcome(failed))
 }
 
 async fn remove_one(client: &mut Client, image: &str) -> Result<(), CliError> {

@@ -1,6 +1,6 @@
 //! From the arguments of `run` to the requests for its pod and container.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use tripod_cri_api::v1::{
     ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig, LinuxContainerResources,
@@ -17,12 +17,24 @@ use crate::{
 /// Namespace of the pods that people make by hand, in the sense of Kubernetes.
 const NAMESPACE: &str = "tripod";
 
+/// Annotation of a pod that `run` has made and left: the folder of its logs.
+pub(crate) const LOGS: &str = "tripod.run/logs";
+
+/// Where these folders are.
+pub(crate) const LOGS_FOLDER: &str = "/var/log/tripod";
+
 /// Length of a CPU period in microseconds, and the CPU weight of one CPU, as Kubernetes has them.
 const PERIOD: f64 = 100_000.0;
 const SHARES: f64 = 1024.0;
 
 /// The pod, whose logs go to a folder.
 pub(crate) fn pod(args: &RunArgs, name: &str, uid: &str, logs: &Path) -> Result<PodSandboxConfig, CliError> {
+    // The name becomes that of a folder, and the host name.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !name.bytes().all(plain) || !name.starts_with(|letter: char| letter.is_ascii_alphanumeric()) || name.len() > 63 {
+        let message = format!("--name {name:?} must have 1 to 63 letters, digits, dots, dashes and underscores");
+        return Err(CliError::Usage(message));
+    }
     let context = LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(args)),
         privileged: args.privileged,
@@ -37,6 +49,7 @@ pub(crate) fn pod(args: &RunArgs, name: &str, uid: &str, logs: &Path) -> Result<
         }),
         hostname: if args.network == Network::Host { String::new() } else { name.to_owned() },
         log_directory: logs.to_string_lossy().into_owned(),
+        annotations: HashMap::from([(LOGS.to_owned(), logs.to_string_lossy().into_owned())]),
         port_mappings: args.publish.iter().map(|text| port(text)).collect::<Result<_, _>>()?,
         linux: Some(LinuxPodSandboxConfig { security_context: Some(context), ..LinuxPodSandboxConfig::default() }),
         ..PodSandboxConfig::default()

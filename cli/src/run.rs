@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -31,8 +32,8 @@ const ASK: Duration = Duration::from_secs(1);
 /// Seconds that a container gets to end when the user interrupts it.
 const STOP_GRACE: i64 = 10;
 
-/// Where the logs of containers go that stay.
-const LOGS: &str = "/var/log/tripod";
+/// Exit code for a program that cannot be executed, as shells have it.
+const NO_PROGRAM: u8 = 127;
 
 pub(crate) async fn run(args: Box<RunArgs>, embed: &dyn Embed) -> Result<ExitCode, CliError> {
     let socket = &args.connection.socket;
@@ -60,13 +61,18 @@ async fn run_inside(daemon: &dyn Embedded, args: &RunArgs) -> Result<ExitCode, C
 }
 
 async fn run_with(mut client: Client, args: &RunArgs) -> Result<ExitCode, CliError> {
-    let image = image(&mut client, args).await?;
     let name = args.name.clone().unwrap_or_else(|| format!("run-{}", random(8)));
-    let logs = Logs::make(args, &name)?;
+    let uid = random(32);
+    let folder = if args.rm { std::env::temp_dir() } else { request::LOGS_FOLDER.into() };
+    let folder = folder.join(format!("tripod-{name}-{}", &uid[..8]));
+    // Everything that can be wrong about the arguments is found before anything is made.
+    let pod = request::pod(args, &name, &uid, &folder)?;
+    request::container(args, &name, "")?;
+    let image = image(&mut client, args).await?;
+    let container = request::container(args, &name, &image)?;
+    let mut logs = Logs::make(folder)?;
     // From here on an interruption must not leave anything behind, so it is heard and not died of.
     let mut interrupts = Interrupts::listen()?;
-    let pod = request::pod(args, &name, &random(32), &logs.folder)?;
-    let container = request::container(args, &name, &image)?;
 
     let request = RunPodSandboxRequest { config: Some(pod.clone()), runtime_handler: String::new() };
     let answer = client.runtime.run_pod_sandbox(request).await.map_err(CliError::call("run the pod"))?;
@@ -75,10 +81,8 @@ async fn run_with(mut client: Client, args: &RunArgs) -> Result<ExitCode, CliErr
         CreateContainerRequest { pod_sandbox_id: pod_id.clone(), config: Some(container), sandbox_config: Some(pod) };
     let outcome = run_container(&mut client, args, create, &logs.folder, &mut interrupts).await;
     // A pod whose container never ran is of no use to anybody.
-    let cleaned = if args.rm || outcome.is_err() { stop::remove_pod(&mut client, &pod_id).await } else { Ok(()) };
-    if args.rm {
-        logs.remove();
-    }
+    logs.keep = !args.rm && outcome.is_ok();
+    let cleaned = if logs.keep { Ok(()) } else { stop::remove_pod(&mut client, &pod_id).await };
     let code = outcome?;
     cleaned?;
     Ok(code)
@@ -110,7 +114,14 @@ async fn run_container(
     let mut events =
         client.runtime.get_container_events(GetEventsRequest {}).await.ok().map(tonic::Response::into_inner);
     let start = StartContainerRequest { container_id: id.clone() };
-    client.runtime.start_container(start).await.map_err(CliError::call("start the container"))?;
+    match client.runtime.start_container(start).await {
+        // The command line is at fault, not the runtime.
+        Err(status) if status.code() == tonic::Code::InvalidArgument => {
+            eprintln!("tripod: {}", status.message());
+            return Ok(ExitCode::from(NO_PROGRAM));
+        }
+        answer => answer.map_err(CliError::call("start the container"))?,
+    };
     if args.detach {
         println!("{id}");
         return Ok(ExitCode::SUCCESS);
@@ -180,27 +191,29 @@ fn exit_code(status: &ContainerStatus) -> ExitCode {
     ExitCode::from(u8::try_from(status.exit_code).unwrap_or(u8::MAX))
 }
 
-/// The folder of the pod's logs.
+/// The folder of the pod's logs. Without a pod that stays it goes, whatever has happened.
 struct Logs {
     folder: PathBuf,
-    /// Removed when this goes, whatever happens.
-    temporary: Option<tempfile::TempDir>,
+    keep: bool,
 }
 
 impl Logs {
-    fn make(args: &RunArgs, name: &str) -> Result<Self, CliError> {
-        if args.rm {
-            let made = tempfile::Builder::new().prefix("tripod-run-").tempdir();
-            let temporary = made.map_err(CliError::io("make a folder for the log"))?;
-            return Ok(Self { folder: temporary.path().to_owned(), temporary: Some(temporary) });
+    fn make(folder: PathBuf) -> Result<Self, CliError> {
+        let failed = || CliError::io(format!("make {}", folder.display()));
+        if let Some(parent) = folder.parent() {
+            std::fs::create_dir_all(parent).map_err(failed())?;
         }
-        let folder = Path::new(LOGS).join(name);
-        std::fs::create_dir_all(&folder).map_err(CliError::io(format!("make {}", folder.display())))?;
-        Ok(Self { folder, temporary: None })
+        // Never one that is there already: in a folder that everybody may write to it could be anything.
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed())?;
+        Ok(Self { folder, keep: false })
     }
+}
 
-    fn remove(self) {
-        if let Some(Err(error)) = self.temporary.map(tempfile::TempDir::close) {
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = std::fs::remove_dir_all(&self.folder)
+        {
             eprintln!("tripod: remove {}: {error}", self.folder.display());
         }
     }

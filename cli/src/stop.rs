@@ -1,9 +1,9 @@
 //! `stop` and `rm`, for containers and pods alike.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use tripod_cri_api::v1::{
-    ContainerFilter, ContainerState, PodSandboxState, RemoveContainerRequest, RemovePodSandboxRequest,
+    ContainerFilter, ContainerState, PodSandbox, PodSandboxState, RemoveContainerRequest, RemovePodSandboxRequest,
     StopContainerRequest, StopPodSandboxRequest,
 };
 
@@ -11,6 +11,7 @@ use crate::{
     CliError, Client,
     args::{RmArgs, StopArgs},
     client::Object,
+    request,
 };
 
 pub(crate) async fn stop(args: StopArgs) -> Result<ExitCode, CliError> {
@@ -19,7 +20,7 @@ pub(crate) async fn stop(args: StopArgs) -> Result<ExitCode, CliError> {
     for word in &args.ids {
         failed += report(word, stop_one(&mut client, word, args.timeout.into()).await);
     }
-    outcome(failed)
+    Ok(outcome(failed))
 }
 
 async fn stop_one(client: &mut Client, word: &str, timeout: i64) -> Result<(), CliError> {
@@ -55,7 +56,7 @@ pub(crate) async fn remove(args: RmArgs) -> Result<ExitCode, CliError> {
     for word in &args.ids {
         failed += report(word, remove_one(&mut client, word, args.force).await);
     }
-    outcome(failed)
+    Ok(outcome(failed))
 }
 
 async fn remove_one(client: &mut Client, word: &str, force: bool) -> Result<(), CliError> {
@@ -67,11 +68,32 @@ async fn remove_one(client: &mut Client, word: &str, force: bool) -> Result<(), 
         Object::Container(one) if one.state() == ContainerState::ContainerRunning && !force => refuse("container"),
         Object::Pod(pod) if pod.state() == PodSandboxState::SandboxReady && !force => refuse("pod"),
         Object::Container(container) => {
+            // A pod that `tripod run` has made is one with its container.
+            let pod = client.pods().await?.into_iter().find(|pod| pod.id == container.pod_sandbox_id);
+            if let Some(pod) = pod.filter(|pod| pod.annotations.contains_key(request::LOGS)) {
+                return remove_with_logs(client, &pod).await;
+            }
             let step = format!("remove container {}", container.id);
             let request = RemoveContainerRequest { container_id: container.id };
             client.runtime.remove_container(request).await.map_err(CliError::call(step)).map(drop)
         }
-        Object::Pod(pod) => remove_pod(client, &pod.id).await,
+        Object::Pod(pod) => remove_with_logs(client, &pod).await,
+    }
+}
+
+/// Removes a pod, and its logs if `tripod run` has made them: of a pod of the kubelet's they are the kubelet's.
+async fn remove_with_logs(client: &mut Client, pod: &PodSandbox) -> Result<(), CliError> {
+    remove_pod(client, &pod.id).await?;
+    match pod.annotations.get(request::LOGS).map(Path::new) {
+        Some(folder) if folder.parent() == Some(Path::new(request::LOGS_FOLDER)) => {
+            match std::fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(CliError::io(format!("remove the log folder {}", folder.display()))(error))
+                }
+                _ => Ok(()),
+            }
+        }
+        _ => Ok(()),
     }
 }
 
@@ -98,6 +120,7 @@ pub(crate) fn report(word: &str, result: Result<(), CliError>) -> usize {
     }
 }
 
-pub(crate) fn outcome(failed: usize) -> Result<ExitCode, CliError> {
-    if failed == 0 { Ok(ExitCode::SUCCESS) } else { Err(CliError::Some(failed)) }
+/// What several objects have come to; each failure was told when it happened.
+pub(crate) fn outcome(failed: usize) -> ExitCode {
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -15,7 +15,7 @@ use crate::{
     notify::notify,
     runtime::Runtime,
     socket::{Socket, SocketError},
-    telemetry::{CallMetrics, Calls, Exporter},
+    telemetry::{CallMetrics, Calls, Exporter, Node},
 };
 
 /// The longest message either way, as the kubelet has it.
@@ -63,8 +63,8 @@ impl Daemon {
     pub async fn start(config: &Config) -> Result<Self, DaemonError> {
         let (socket, listener) = Socket::bind(&config.socket).await?;
         let metrics = CallMetrics::default();
-        let exporter = exporter(config, &metrics).await?;
         let parts = compose(config).await?;
+        let exporter = exporter(config, &metrics, &parts).await?;
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, parts, config, metrics, stopped));
         tracing::info!(
@@ -113,10 +113,15 @@ impl Daemon {
     }
 }
 
-async fn exporter(config: &Config, metrics: &CallMetrics) -> Result<Option<JoinHandle<()>>, DaemonError> {
+async fn exporter(
+    config: &Config,
+    metrics: &CallMetrics,
+    parts: &Parts,
+) -> Result<Option<JoinHandle<()>>, DaemonError> {
     let Some(address) = config.metrics.address else { return Ok(None) };
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    registry.register_collector(Box::new(Node::new(&parts.engine)));
     let bound = Exporter::bind(address, registry).await;
     let exporter = bound.map_err(|source| DaemonError::Metrics { address, source })?;
     tracing::info!(%address, "metrics are served");

@@ -11,18 +11,23 @@ use tripod_cri_server::{
     start_log,
 };
 
-/// Exit code of tripod's own failures. A command in a container has its own; 125 is what others use for this, too.
-const FAILED: u8 = 125;
+/// Exit code of a failure of tripod's own where a command in a container has its: 125 is what others use, too.
+const NOT_THE_COMMANDS: u8 = 125;
 
 fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let failed = match command {
+        Command::Operator(tripod_cli::Command::Run(_) | tripod_cli::Command::Exec(_)) => NOT_THE_COMMANDS.into(),
+        _ => ExitCode::FAILURE,
+    };
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Box::<dyn Error>::from)
-        .and_then(|runtime| runtime.block_on(run(Arguments::parse().command)));
+        .and_then(|runtime| runtime.block_on(run(command)));
     outcome.unwrap_or_else(|error| {
         eprintln!("tripod: {error}");
-        ExitCode::from(FAILED)
+        failed
     })
 }
 

@@ -94,7 +94,7 @@ impl RuntimeService for Runtime {
         request: Request<v1::PodSandboxStatusRequest>,
     ) -> Reply<v1::PodSandboxStatusResponse> {
         let request = request.into_inner();
-        self.pod_status(request).map(Response::new)
+        self.pod_status(&request).map(Response::new)
     }
 
     async fn list_pod_sandbox(&self, request: Request<v1::ListPodSandboxRequest>) -> Reply<v1::ListPodSandboxResponse> {
@@ -107,7 +107,7 @@ impl RuntimeService for Runtime {
         request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Reply<v1::UpdatePodSandboxResourcesResponse> {
         let request = request.into_inner();
-        self.note_pod_resources(request).map(Response::new)
+        self.note_pod_resources(&request).map(Response::new)
     }
 
     async fn create_container(
@@ -146,7 +146,7 @@ impl RuntimeService for Runtime {
         request: Request<v1::ContainerStatusRequest>,
     ) -> Reply<v1::ContainerStatusResponse> {
         let request = request.into_inner();
-        self.container_status(request).map(Response::new)
+        self.container_status(&request).map(Response::new)
     }
 
     async fn update_container_resources(

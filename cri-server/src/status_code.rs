@@ -30,6 +30,7 @@ pub(crate) fn code(kind: Kind) -> Code {
 }
 
 /// An engine's error as a gRPC status.
+#[allow(clippy::needless_pass_by_value, reason = "it ends here, and map_err takes it by name")]
 pub(crate) fn status(error: Error) -> Status {
     Status::new(code(error.kind()), shortened(error.to_string()))
 }

@@ -2,11 +2,13 @@
 
 mod calls;
 mod exporter;
+mod node;
 
 use std::io::IsTerminal as _;
 
 pub(crate) use calls::{CallMetrics, Calls};
 pub(crate) use exporter::Exporter;
+pub(crate) use node::Node;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::config::{ConfigError, LogConfig, LogFormat};

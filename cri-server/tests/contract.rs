@@ -2,6 +2,8 @@
 //!
 //! Needs root, as the daemon does. No pod is made, so a program that ends at once will do for the shim.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::fs::PermissionsExt,
@@ -198,4 +200,33 @@ async fn the_socket_is_roots_and_goes_with_the_daemon() {
 
     daemon.stop().await.unwrap();
     assert!(!config.socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_served_where_the_settings_say_so() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    // Free a moment ago, and nobody else's business on a loopback address of our own.
+    let address = std::net::TcpListener::bind("127.0.0.77:0").unwrap().local_addr().unwrap();
+    config.metrics.address = Some(address);
+    let daemon = Daemon::start(&config).await.unwrap();
+    let endpoint = Endpoint::try_from(format!("unix://{}", config.socket.display())).unwrap();
+    let mut client = RuntimeServiceClient::new(endpoint.connect().await.unwrap());
+    client.version(VersionRequest::default()).await.unwrap();
+
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    for line in [
+        "tripod_cri_calls_total{call=\"Version\",code=\"Ok\"} 1",
+        "tripod_pods{state=\"ready\"} 0",
+        "tripod_containers{state=\"running\"} 0",
+        "# EOF",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    daemon.stop().await.unwrap();
 }

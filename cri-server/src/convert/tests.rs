@@ -118,7 +118,7 @@ fn namespaces_of_a_pod() {
     refused(of(NamespaceMode::Target), &["namespace_options.pid"]);
     let network = |network| {
         sandbox_with(|context| {
-            context.namespace_options = Some(NamespaceOption { network, ..options(NamespaceMode::Pod) })
+            context.namespace_options = Some(NamespaceOption { network, ..options(NamespaceMode::Pod) });
         })
     };
     assert!(network(NamespaceMode::Node.into()).unwrap().namespaces.host_network);

@@ -65,7 +65,7 @@ impl Runtime {
         Ok(meant.map(|container| convert::container_item(container)).collect())
     }
 
-    pub(super) fn container_status(&self, request: ContainerStatusRequest) -> Result<ContainerStatusResponse, Status> {
+    pub(super) fn container_status(&self, request: &ContainerStatusRequest) -> Result<ContainerStatusResponse, Status> {
         let container = self.engine.container(&request.container_id).map_err(status)?;
         Ok(ContainerStatusResponse {
             status: Some(convert::container_status(&container)),

@@ -15,7 +15,7 @@ use super::Runtime;
 
 /// What each metric means. The same for the whole life of the daemon.
 pub(super) fn descriptors() -> Vec<MetricDescriptor> {
-    ALL.iter().map(|definition| definition.descriptor()).collect()
+    ALL.iter().map(Definition::descriptor).collect()
 }
 
 impl Runtime {

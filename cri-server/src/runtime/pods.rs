@@ -35,7 +35,7 @@ impl Runtime {
     }
 
     /// A pod with its containers: a kubelet that works from events takes them from here.
-    pub(super) fn pod_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse, Status> {
+    pub(super) fn pod_status(&self, request: &PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse, Status> {
         let timestamp = super::now();
         let pod = self.engine.pod(&request.pod_sandbox_id).map_err(status)?;
         let containers = self.engine.containers();
@@ -56,7 +56,7 @@ impl Runtime {
     /// The kubelet has already written the pod's limits into the cgroup that it owns; there is nothing left to do.
     pub(super) fn note_pod_resources(
         &self,
-        request: UpdatePodSandboxResourcesRequest,
+        request: &UpdatePodSandboxResourcesRequest,
     ) -> Result<UpdatePodSandboxResourcesResponse, Status> {
         let pod = self.engine.pod(&request.pod_sandbox_id).map_err(status)?;
         tracing::debug!(pod = %pod.id, overhead = ?request.overhead, resources = ?request.resources, "new limits of a pod");
