@@ -7,6 +7,7 @@ that demos run side by side and beside a tripod that is in use.
 import argparse
 import contextlib
 import ipaddress
+import itertools
 import json
 import os
 import re
@@ -77,14 +78,13 @@ class Demo:
         self.socket = work / "tripod.sock"
         self.log = work / "daemon.log"
         self.undo = contextlib.ExitStack()
-        self.daemon = None
+        self.command, self.daemon = [], None
 
     def play(self):
         image = self.serve_image()
         self.start_daemon()
-        say(coloured(f"\n            export CONTAINER_RUNTIME_ENDPOINT={self.endpoint}", "dim"))
         pod = self.run_pod(image)
-        self.look_at(pod)
+        self.look_at(pod, image)
         self.clean_up(pod, image)
 
     @property
@@ -112,21 +112,27 @@ class Demo:
     def start_daemon(self):
         config = self.work / "config.toml"
         config.write_text(self.config())
-        command = [self.program, "serve", "--config", config]
+        self.command = [self.program, "serve", "--config", config]
         with step("daemon", f"{shown(self.program)} serve --config {config}"):
-            with open(self.log, "w") as log:
-                # A session of its own: Ctrl-C is for the demo, which then removes the pod before it ends the daemon.
-                self.daemon = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
             self.undo.callback(self.stop_daemon)
-            until = time.monotonic() + READY_WITHIN
-            while not self.socket.exists():
-                if self.daemon.poll() is not None:
-                    raise Failed(f"tripod ended with status {self.daemon.returncode}")
-                if time.monotonic() > until:
-                    raise Failed(f"tripod did not open its socket within {READY_WITHIN} s")
-                time.sleep(0.005)
+            self.launch()
+        for command in (f"cd {self.work}", f"export CONTAINER_RUNTIME_ENDPOINT={self.endpoint}"):
+            say(coloured(f"{'':<12}$ {command}", "dim"))
+
+    def launch(self):
+        self.socket.unlink(missing_ok=True)
+        with open(self.log, "a") as log:
+            # A session of its own: Ctrl-C is for the demo, which then removes the pod before it ends the daemon.
+            self.daemon = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        until = time.monotonic() + READY_WITHIN
+        while not self.socket.exists():
+            if self.daemon.poll() is not None:
+                raise Failed(f"tripod ended with status {self.daemon.returncode}")
+            if time.monotonic() > until:
+                raise Failed(f"tripod did not open its socket within {READY_WITHIN} s")
+            time.sleep(0.005)
 
     def config(self):
         (self.work / "cni").mkdir()
@@ -169,6 +175,8 @@ class Demo:
             "metadata": {"name": "web"},
             "image": {"image": image},
             "log_path": "web.log",
+            # From these crictl knows the names of the pod.
+            "labels": {"io.kubernetes.pod.name": "hello", "io.kubernetes.pod.namespace": "demo"},
             "linux": {},
         }
         files = self.work / "pod.json", self.work / "container.json"
@@ -176,15 +184,15 @@ class Demo:
             file.write_text(json.dumps(content, indent=2))
         return files
 
-    def look_at(self, pod):
+    def look_at(self, pod, image):
         with step("state", "$ crictl pods") as current:
-            current.show(self.crictl("pods", "--id", pod.id))
+            current.show(narrow(self.crictl("pods", "--id", pod.id)))
         with step("", "$ crictl ps") as current:
-            current.show(self.crictl("ps", "--id", pod.container))
+            current.show(narrow(self.crictl("ps", "--id", pod.container)))
         with step("log", f"$ crictl logs {pod.container[:12]}") as current:
             current.show(self.wait_for_log(pod))
         with step("exec", f"$ crictl exec --sync {pod.container[:12]} ps") as current:
-            current.show(self.crictl("exec", "--sync", pod.container, "ps"))
+            current.show(self.crictl("exec", "--sync", pod.container, "ps").rstrip())
         status = json.loads(self.crictl("inspectp", pod.id))["status"]
         address = status["network"]["ip"]
         with step("network", f"$ curl http://{address}/") as current:
@@ -192,6 +200,9 @@ class Demo:
             if answer != PAGE:
                 raise Failed(f"the pod answered {answer!r}")
             current.show(answer)
+        with step("one line", f"$ tripod run --socket tripod.sock --rm {image} echo hello") as current:
+            command = [self.program, "run", "--quiet", "--socket", self.socket, "--rm", image, "echo", "hello"]
+            current.show(call(command))
 
     def wait_for_log(self, pod):
         until = time.monotonic() + READY_WITHIN
@@ -231,10 +242,14 @@ class Demo:
         return call(command, {"CONTAINER_RUNTIME_ENDPOINT": self.endpoint, "IMAGE_SERVICE_ENDPOINT": self.endpoint})
 
     def stop_daemon(self):
+        """Ends the daemon and whatever pods there still are after a failure: they outlive it by design."""
+        if self.daemon is None:
+            return
+        with contextlib.suppress(Failed):
+            if self.daemon.poll() is not None and any((self.work / "state").glob("pods/*")):
+                self.launch()
+            self.crictl("rmp", "--all", "--force")
         if self.daemon.poll() is None:
-            # Pods outlive their daemon by design; after a failure there may be one.
-            with contextlib.suppress(Failed):
-                self.crictl("rmp", "--all", "--force")
             self.daemon.terminate()
             try:
                 self.daemon.wait(timeout=30)
@@ -258,8 +273,8 @@ class Demo:
 
     def close(self):
         self.undo.close()
-        # Shims of a daemon that died before its pod was removed.
-        processes.orphans(patience=1)
+        for left in processes.orphans(patience=1):
+            say(f"ended {left}")
 
 
 class Pod:
@@ -333,6 +348,13 @@ def call(command, environment=None, quiet=True):
         words = " ".join(map(str, command))
         raise Failed(f"{words}\nended with status {done.returncode}\n{(done.stderr or '').strip()}".strip())
     return done.stdout
+
+
+def narrow(table):
+    """A table without the space that crictl leaves for the longest names."""
+    rows = [re.split(r" {2,}", line.rstrip()) for line in table.splitlines()]
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 def shown(path):
