@@ -9,6 +9,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -62,12 +63,13 @@ impl Bridge {
     }
 
     /// Makes the bridge with the gateways of these ranges if it is not there. Must run in the host's namespace.
-    pub(crate) fn ensure(&self, ranges: &[IpNet]) -> Result<Ready> {
+    /// Gateways of other ranges go, except for those in `kept`.
+    pub(crate) fn ensure(&self, ranges: &[IpNet], kept: impl FnOnce() -> Vec<IpNet>) -> Result<Ready> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ready) = ready.as_ref().filter(|ready| ready.ranges == ranges) {
             return Ok(ready.clone());
         }
-        let made = self.make(ranges)?;
+        let made = self.make(ranges, &kept())?;
         enable_forwarding(ranges, &self.name)?;
         *ready = Some(made.clone());
         Ok(made)
@@ -78,7 +80,7 @@ impl Bridge {
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn make(&self, ranges: &[IpNet]) -> Result<Ready> {
+    fn make(&self, ranges: &[IpNet], kept: &[IpNet]) -> Result<Ready> {
         let mut socket = self.socket();
         let existing = socket.link(&self.name).map_err(|error| self.failed(error))?;
         if let Some(other) = existing.as_ref().filter(|link| link.kind != "bridge") {
@@ -115,11 +117,14 @@ impl Bridge {
             trust_addresses(&self.name)?;
         }
         let mut messages = vec![route::up(index)];
-        for &range in ranges {
-            let gateway = IpNet::new(ipam::gateway(range), range.prefix_len()).unwrap_or(range);
-            messages.push(route::address(index, gateway));
+        for old in socket.addresses(index).map_err(|error| self.failed(error))? {
+            if !ranges.iter().chain(kept).any(|&range| gateway(range) == old) {
+                messages.push(route::delete_address(index, old));
+            }
         }
+        messages.extend(ranges.iter().map(|&range| route::address(index, gateway(range))));
         socket.execute(messages).map_err(|error| self.failed(error))?;
+        settle(&mut socket, ranges.iter().map(|&range| ipam::gateway(range))).map_err(|error| self.failed(error))?;
         Ok(Ready { index, mtu, ranges: ranges.to_vec() })
     }
 
@@ -148,6 +153,7 @@ impl Bridge {
         // The kernel takes note of a carrier in the background, a second later if it is busy, and drops packets until
         // then. Asking for an interface makes it do so now (since 6.8): first the pair, then the bridge over it.
         socket.link(POD_LINK).map_err(inside)?;
+        settle(&mut socket, addresses.iter().map(IpNet::addr)).map_err(inside)?;
         let mut socket = self.socket();
         socket.link(link).and_then(|_| socket.link(&self.name)).map_err(|error| self.failed(error))?;
         Ok(())
@@ -175,6 +181,11 @@ impl Bridge {
     }
 }
 
+/// The bridge's own address in a range.
+fn gateway(range: IpNet) -> IpNet {
+    IpNet::new(ipam::gateway(range), range.prefix_len()).unwrap_or(range)
+}
+
 const PREFIX: &str = "veth";
 
 /// Name of a pod's interface on the host: recognisable for tools that leave such interfaces alone, and never twice.
@@ -194,6 +205,18 @@ pub(crate) fn has_ipv6() -> bool {
         fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6")).is_ok_and(|text| text.trim() == "0")
     };
     on("all") && on("default")
+}
+
+/// Waits until IPv6 addresses are in use, which the kernel brings about in the background, mostly within microseconds.
+/// A question for an address that comes too early is repeated after a second only. Not worth a failure if it is late.
+fn settle(socket: &mut Socket, addresses: impl Iterator<Item = IpAddr>) -> Result<(), netlink::Error> {
+    let deadline = Instant::now() + Duration::from_millis(200);
+    for address in addresses.filter(IpAddr::is_ipv6) {
+        while !socket.is_local(address)? && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+    Ok(())
 }
 
 /// An address that follows from the IP address: who still has the old one in mind after an IP address was given out

@@ -263,7 +263,9 @@ impl Cni {
         let previous = result.filter(|_| !list.version.starts_with("0.3."));
         let call = |plugin: &Map<String, Value>| {
             let input = configuration(list, plugin, sandbox.runtime, previous);
-            self.call("DEL", list::kind(plugin), environment(sandbox), &input, self.del).err()
+            let error = self.call("DEL", list::kind(plugin), environment(sandbox), &input, self.del).err();
+            // One that is not installed is why the ADD did not come to its end, and has made nothing.
+            error.filter(|error| result.is_some() || !matches!(error, Error::Missing { .. }))
         };
         let errors: Vec<Error> = list.plugins.iter().rev().filter_map(call).collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }

@@ -50,16 +50,6 @@ impl Network {
         if pods.config.mode != Mode::Bridge {
             pods.cni.refresh();
         }
-        let watch = background("network-watch", GLANCE, &pods, |pods| {
-            if pods.config.mode != Mode::Bridge {
-                pods.cni.refresh();
-            }
-            match pods.firewall.repair(|| pods.all_rules(needed(pods))) {
-                Ok(true) => tracing::warn!("somebody removed tripod's nftables table; it was made again"),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the nftables table cannot be checked"),
-            }
-        })?;
         let round = background("network-round", ROUND, &pods, |pods| {
             if pods.config.mode != Mode::Bridge {
                 pods.cni.check();
@@ -70,6 +60,21 @@ impl Network {
                 if let Err(error) = pods.release(&pod) {
                     tracing::warn!(%error, "what is left of a pod's network is tried again");
                 }
+            }
+        })?;
+        let (wake, mut seen) = (round.clone(), pods.cni.view());
+        let watch = background("network-watch", GLANCE, &pods, move |pods| {
+            if pods.config.mode != Mode::Bridge {
+                let view = pods.cni.refresh();
+                if seen != view {
+                    seen = view;
+                    let _ = wake.send(());
+                }
+            }
+            match pods.firewall.repair(|| pods.all_rules(needed(pods))) {
+                Ok(true) => tracing::warn!("somebody removed tripod's nftables table; it was made again"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the nftables table cannot be checked"),
             }
         })?;
         Ok(Arc::new(Self { pods, _watch: watch, round }))
@@ -104,7 +109,7 @@ fn background(
     name: &str,
     interval: Duration,
     pods: &Arc<Pods>,
-    work: impl Fn(&Pods) + Send + 'static,
+    mut work: impl FnMut(&Pods) + Send + 'static,
 ) -> Result<mpsc::Sender<()>> {
     let (sender, receiver) = mpsc::channel();
     let pods = Arc::downgrade(pods);
@@ -235,22 +240,25 @@ fn recover(pods: &Pods, known: &Known) -> Result<()> {
         }
     }
     let names: Vec<String> = known.pods.iter().map(|pod| bridge::host_link(pod.as_str())).collect();
-    for link in pods.bridge.ports()? {
-        if !names.contains(&link) {
-            pods.bridge.remove(&link)?;
-        }
+    for link in pods.bridge.ports()?.iter().filter(|link| !names.contains(link)) {
+        pods.bridge.remove(link)?;
     }
     let living = |attachment: fn(&Attachment) -> bool| {
         let state = pods.state();
         let mut records = state.records.iter().filter(|(pod, _)| known.live_pods.contains(*pod));
         records.any(|(_, record)| attachment(&record.attachment) || !record.ports.is_empty())
     };
-    if living(|attachment| matches!(attachment, Attachment::Bridge { .. })) {
-        let ranges = pods.ranges()?;
-        pods.bridge.ensure(&ranges)?;
-        pods.ensure_rules(&ranges, &ranges)?;
+    let made = if living(|attachment| matches!(attachment, Attachment::Bridge { .. })) {
+        let bridge = |ranges: Vec<IpNet>| pods.ensure_bridge(&ranges).and_then(|_| pods.ensure_rules(&ranges, &ranges));
+        pods.ranges().and_then(bridge)
     } else if living(|_| false) {
-        pods.ensure_rules(&[], &[])?;
+        pods.ensure_rules(&[], &[])
+    } else {
+        Ok(())
+    };
+    // The next pod that starts gets this error; those that run must not keep the daemon from starting.
+    if let Err(error) = made {
+        tracing::error!(%error, "running pods may have lost their network");
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! All of this blocks and runs on threads that may. The state is behind a lock that is never held across a system
 //! call, so that whoever reads it does not wait.
 
+mod rules;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -12,14 +14,13 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tripod_engine::{Error, Kind, PodConfig, PodId, PortMapping, Protocol, Result};
+use tripod_engine::{Error, Kind, PodConfig, PodId, PortMapping, Result};
 
 use crate::{
     bridge::{self, Bridge},
     cni::{self, Cni, List, Sandbox, View, runtime},
     config::{DEFAULT_SUBNETS, Mode, NetworkConfig},
-    conntrack,
-    firewall::{self, Firewall, Forward, Rules},
+    firewall::{self, Firewall},
     ipam,
     netlink::Socket,
     netns::Namespaces,
@@ -139,7 +140,7 @@ impl Pods {
 
     fn by_bridge(&self, pod: &PodId, config: &PodConfig) -> Result<Connected> {
         let ranges = self.ranges()?;
-        let ready = self.bridge.ensure(&ranges)?;
+        let ready = self.ensure_bridge(&ranges)?;
         self.ensure_rules(&ranges, &ranges)?;
         let link = bridge::host_link(pod.as_str());
         let attachment = Attachment::Bridge { link: link.clone() };
@@ -151,6 +152,16 @@ impl Pods {
             self.within(pod, |netns| self.bridge.attach(&ready, netns, &link, &record.addresses))?;
             self.open_ports(&record)?;
             Ok(Connected { netns: self.namespaces.path(pod), ips: record.ips() })
+        })
+    }
+
+    /// Makes the bridge for these ranges, if it is not there, and keeps those that running pods still have.
+    pub(crate) fn ensure_bridge(&self, ranges: &[IpNet]) -> Result<bridge::Ready> {
+        self.bridge.ensure(ranges, || {
+            let state = self.state();
+            let on_bridge =
+                state.records.values().filter(|record| matches!(record.attachment, Attachment::Bridge { .. }));
+            on_bridge.flat_map(rules::neighbours).collect()
         })
     }
 
@@ -185,7 +196,7 @@ impl Pods {
                 return Err(Error::new(Kind::FailedPrecondition, text));
             }
             if !record.ports.is_empty() {
-                self.ensure_rules(&[], &neighbours(&record))?;
+                self.ensure_rules(&[], &rules::neighbours(&record))?;
                 self.let_localhost_through(&record);
                 self.open_ports(&record)?;
             }
@@ -323,88 +334,6 @@ impl Pods {
         }
     }
 
-    /// Finds out whether the host drops what pods send through it; no rule of our own table could change that.
-    pub(crate) fn look_for_obstacles(&self) {
-        let describe = |chain: crate::nft::Chain| {
-            format!(
-                "chain {} of the nftables table {} drops forwarded packets: it must let through what comes from and \
-                 goes to {}",
-                chain.name,
-                chain.table,
-                self.bridge.name()
-            )
-        };
-        let found = self.firewall.obstacles().into_iter().map(describe).collect();
-        self.state().obstacles = found;
-    }
-
-    fn open_ports(&self, record: &Record) -> Result<()> {
-        if record.ports.is_empty() {
-            return Ok(());
-        }
-        let forwards = Forward::all(&record.ports, &record.ips());
-        self.firewall.open(&forwards)?;
-        forget_connections(&forwards);
-        Ok(())
-    }
-
-    fn close_ports(&self, record: &Record) -> Result<()> {
-        if record.ports.is_empty() {
-            return Ok(());
-        }
-        let forwards = Forward::all(&record.ports, &record.ips());
-        self.firewall.close(&forwards)?;
-        forget_connections(&forwards);
-        Ok(())
-    }
-
-    /// Makes the firewall's table, if it lacks any of these.
-    pub(crate) fn ensure_rules(&self, masquerade: &[IpNet], neighbours: &[IpNet]) -> Result<()> {
-        let needed = Rules {
-            bridge: self.bridge.name().to_owned(),
-            masquerade: masquerade.iter().copied().collect(),
-            neighbours: neighbours.iter().copied().collect(),
-        };
-        self.firewall.ensure(&needed, || self.all_rules(needed.clone()))
-    }
-
-    /// Everything that must be in the table: what is needed now, and what the pods have.
-    pub(crate) fn all_rules(&self, needed: Rules) -> (Rules, BTreeSet<Forward>) {
-        let (mut rules, mut forwards) = (needed, BTreeSet::new());
-        let state = self.state();
-        let pods: Vec<(PodId, Record)> = state
-            .records
-            .iter()
-            .filter(|(pod, record)| !record.doomed && !state.releasing.contains(*pod))
-            .map(|(pod, record)| (pod.clone(), record.clone()))
-            .collect();
-        drop(state);
-        // After a reboot a record without namespace only waits for its release.
-        for (_, record) in pods.iter().filter(|(pod, _)| self.namespaces.exists(pod)) {
-            if matches!(record.attachment, Attachment::Bridge { .. }) {
-                rules.masquerade.extend(neighbours(record));
-            } else if record.ports.is_empty() {
-                continue;
-            }
-            rules.neighbours.extend(neighbours(record));
-            forwards.extend(Forward::all(&record.ports, &record.ips()));
-        }
-        (rules, forwards)
-    }
-
-    /// Lets packets from 127.0.0.1 leave towards a pod that plugins have connected.
-    fn let_localhost_through(&self, record: &Record) {
-        let Some(address) = record.ips().into_iter().find(IpAddr::is_ipv4) else { return };
-        let link = {
-            let mut socket = self.bridge.socket();
-            let index = socket.link_towards(address).ok().flatten();
-            socket.links(None).unwrap_or_default().into_iter().find(|link| Some(link.index) == index)
-        };
-        if let Some(Err(error)) = link.map(|link| bridge::route_localnet(&link.name)) {
-            tracing::warn!(%error, "host ports of the pod cannot be reached through 127.0.0.1");
-        }
-    }
-
     /// Takes the address ranges that kubelet hands over, one of each family, with commas between.
     pub(crate) fn set_pod_cidr(&self, text: &str) -> Result<()> {
         let wrong = |what: String| Error::new(Kind::InvalidArgument, format!("pod CIDR {text:?}: {what}"));
@@ -422,11 +351,6 @@ impl Pods {
     }
 }
 
-/// The ranges in which the pod has its addresses.
-fn neighbours(record: &Record) -> Vec<IpNet> {
-    record.addresses.iter().map(IpNet::trunc).collect()
-}
-
 fn cni_error(error: &cni::Error) -> Error {
     let kind = match error {
         cni::Error::TimedOut { .. } => Kind::DeadlineExceeded,
@@ -434,16 +358,6 @@ fn cni_error(error: &cni::Error) -> Error {
         cni::Error::Run { .. } | cni::Error::Failed { .. } | cni::Error::Answer { .. } => Kind::Unavailable,
     };
     Error::new(kind, error.to_string())
-}
-
-/// UDP has no connections that end; without this the first packet's way would be kept for ever.
-fn forget_connections(forwards: &BTreeSet<Forward>) {
-    for forward in forwards.iter().filter(|forward| forward.protocol == Protocol::Udp) {
-        // Opened each time: it is rare, and the answers can be large.
-        if let Err(error) = Socket::netfilter().and_then(|mut socket| conntrack::forget(&mut socket, forward)) {
-            tracing::warn!(%error, port = forward.host_port, "old connections of a UDP host port may live on");
-        }
-    }
 }
 
 /// Counters of the interfaces in a namespace.

@@ -15,6 +15,8 @@ const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
+const DELADDR: u16 = 21;
+const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
 const NEWNSID: u16 = 88;
@@ -178,6 +180,16 @@ pub(crate) fn address(index: u32, net: IpNet) -> Message {
     )
 }
 
+/// Takes an address from an interface; fine if it has gone by itself.
+pub(crate) fn delete_address(index: u32, net: IpNet) -> Message {
+    let header =
+        [family(net.addr()), net.prefix_len(), 0, 0].into_iter().chain(index.to_ne_bytes()).collect::<Vec<_>>();
+    let gone = &[Errno::ADDRNOTAVAIL];
+    Message::new("removing the address", DELADDR, ACK, &header).tolerate(gone).with(|address| {
+        address.bytes(IFA_LOCAL, &octets(net.addr()));
+    })
+}
+
 /// The default route of one family.
 pub(crate) fn default_route(index: u32, gateway: IpAddr) -> Message {
     // Protocol 4 is "static", scope 0 the universe, type 1 unicast.
@@ -232,6 +244,13 @@ impl Socket {
         Err(Error::Answer("numbering the namespace"))
     }
 
+    /// The addresses of an interface, without those that only count on the link.
+    pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>, Error> {
+        let answers = self.ask(Message::new("listing addresses", GETADDR, DUMP, &[0; 8]))?;
+        let ours = answers.iter().filter(|payload| u32_at(payload, 4) == Some(index));
+        Ok(ours.filter_map(|payload| parse_address(payload)).collect())
+    }
+
     /// The routes of the main table, both families.
     pub(crate) fn routes(&mut self) -> Result<Vec<Route>, Error> {
         let mut routes = Vec::new();
@@ -245,13 +264,27 @@ impl Socket {
 
     /// The interface that leads to an address.
     pub(crate) fn link_towards(&mut self, target: IpAddr) -> Result<Option<u32>, Error> {
+        let answer = self.route_to(target)?;
+        Ok(answer.and_then(|payload| u32_at(attribute(payload.get(12..)?, RTA_OIF)?, 0)))
+    }
+
+    /// Whether packets to an address end here.
+    pub(crate) fn is_local(&mut self, target: IpAddr) -> Result<bool, Error> {
+        const LOCAL: u8 = 2;
+        Ok(self.route_to(target)?.is_some_and(|payload| payload.get(7) == Some(&LOCAL)))
+    }
+
+    fn route_to(&mut self, target: IpAddr) -> Result<Option<Vec<u8>>, Error> {
         let bits = if target.is_ipv4() { 32 } else { 128 };
         let header = [family(target), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let question = Message::new("looking up the route", GETROUTE, 0, &header).with(|route| {
             route.bytes(RTA_DST, &octets(target));
         });
-        let answers = self.ask(question)?;
-        Ok(answers.first().and_then(|payload| u32_at(attribute(payload.get(12..)?, RTA_OIF)?, 0)))
+        match self.ask(question) {
+            Ok(answers) => Ok(answers.into_iter().next()),
+            Err(error) if error.errno() == Some(Errno::NETUNREACH) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -276,8 +309,22 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
     })
 }
 
+fn parse_address(payload: &[u8]) -> Option<IpNet> {
+    const UNIVERSE: u8 = 0;
+    let (prefix, scope) = (*payload.get(1)?, *payload.get(3)?);
+    let address = parse_ip(attribute(payload.get(8..)?, IFA_ADDRESS)?)?;
+    (scope == UNIVERSE).then(|| IpNet::new(address, prefix).ok()).flatten()
+}
+
+fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))),
+        _ => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?))),
+    }
+}
+
 fn parse_route(payload: &[u8]) -> Option<Route> {
-    let (family, prefix) = (*payload.first()?, *payload.get(1)?);
+    let prefix = *payload.get(1)?;
     let rest = payload.get(12..)?;
     let table = attribute(rest, RTA_TABLE).and_then(|value| u32_at(value, 0));
     if table.unwrap_or(u32::from(*payload.get(4)?)) != u32::from(TABLE_MAIN) {
@@ -285,24 +332,7 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
     }
     let destination = match (prefix, attribute(rest, RTA_DST)) {
         (0, _) | (_, None) => None,
-        (prefix, Some(bytes)) => {
-            let address = match family {
-                2 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
-                _ => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
-            };
-            Some(IpNet::new(address, prefix).ok()?)
-        }
+        (prefix, Some(bytes)) => Some(IpNet::new(parse_ip(bytes)?, prefix).ok()?),
     };
     Some(Route { destination, link: u32_at(attribute(rest, RTA_OIF)?, 0)? })
-}
-
-/// Takes an address from an interface.
-#[cfg(test)]
-pub(crate) fn delete_address(index: u32, net: IpNet) -> Message {
-    const DELADDR: u16 = 21;
-    let header =
-        [family(net.addr()), net.prefix_len(), 0, 0].into_iter().chain(index.to_ne_bytes()).collect::<Vec<_>>();
-    Message::new("removing the address", DELADDR, ACK, &header).with(|address| {
-        address.bytes(IFA_LOCAL, &octets(net.addr()));
-    })
 }

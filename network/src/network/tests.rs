@@ -78,6 +78,9 @@ impl Host {
         socket.execute(vec![route::up(route::LOOPBACK), pair]).expect("an uplink");
         configure(&mut socket, "up0", &HOST, &OUTSIDE);
         outside.run(|| configure(&mut Socket::route().expect("a socket"), "eth0", &OUTSIDE, &[]));
+        // What makes the kernel notice at once that both ends are up; see `Bridge::attach`.
+        outside.run(|| Socket::route().expect("a socket").link("eth0").expect("an answer"));
+        socket.link("up0").expect("an answer");
         space::duplicate_detection(true);
         let config = NetworkConfig {
             instance: "test".to_owned(),

@@ -14,17 +14,21 @@ fn pods_reach_each_other_the_host_and_the_outside() {
         let began = Instant::now();
         let servers = (two.space().serve(80), Server::start(81), host.outside.serve(82));
         let one_space = one.space();
+        let mut steps = Vec::new();
         for family in [0, 1] {
             let seen = one_space.run(|| tcp(SocketAddr::new(two.ip(family), 80)));
             assert_eq!(seen, Ok(one.ip(family)), "pod to pod");
+            steps.push(began.elapsed());
             let gateway = ["10.99.0.1", "fd99::1"][family];
             assert_eq!(one_space.run(|| tcp(address(gateway, 81))), Ok(one.ip(family)), "pod to gateway");
             assert_eq!(tcp(SocketAddr::new(two.ip(family), 80)), Ok(gateway.parse().expect("an address")));
+            steps.push(began.elapsed());
             let seen = one_space.run(|| tcp(address(OUTSIDE[family], 82)));
             assert_eq!(seen, Ok(HOST[family].parse().expect("an address")), "pod to outside, as the host");
+            steps.push(began.elapsed());
             assert_eq!(one_space.run(|| tcp(address(HOST[family], 81))), Ok(one.ip(family)), "pod to host");
         }
-        assert!(began.elapsed() < Duration::from_secs(1), "addresses are usable at once: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(1), "addresses are usable at once: {steps:?}");
         let own = one_space.run(|| {
             let _server = Server::start(80);
             (tcp(address("127.0.0.1", 80)), tcp(address("::1", 80)))
@@ -113,9 +117,40 @@ fn kubelets_range_is_used_and_survives_a_restart() {
         network.set_pod_cidr("10.98.8.0/24").await.expect("changed");
         let third = start(&network, vec![]).await;
         assert_eq!(third.setup.ips, ["10.98.8.2".parse::<IpAddr>().expect("an address")]);
-        let _server = pod.space().serve(80);
+        let server = pod.space().serve(80);
         let seen = third.space().run(|| tcp(SocketAddr::new(pod.ip(0), 80)));
         assert_eq!(seen, Ok(third.ip(0)), "pods of both ranges reach each other as themselves");
+        let addresses = || {
+            let mut socket = Socket::route().expect("a socket");
+            let index = socket.link("test0").expect("an answer").expect("the bridge").index;
+            let mut all: Vec<String> =
+                socket.addresses(index).expect("addresses").iter().map(ToString::to_string).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(addresses(), ["10.98.7.1/24", "10.98.8.1/24", "fd98::1/64"]);
+        drop(server);
+        for pod in [&pod, &other, &third] {
+            network.cleanup_pod(&pod.id).await.expect("cleaned up");
+        }
+        drop(network);
+        let network = host.network();
+        start(&network, vec![]).await;
+        assert_eq!(addresses(), ["10.98.8.1/24"], "gateways without pods go");
+    });
+}
+
+#[test]
+fn a_kernel_without_ipv6_gets_ipv4_alone() {
+    on_host(|mut host| async move {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("a sysctl");
+        let pod = start(&host.network(), vec![]).await;
+        assert_eq!(pod.setup.ips, ["10.99.0.2".parse::<IpAddr>().expect("an address")]);
+        let _outside = host.outside.serve(82);
+        pod.space().run(|| tcp(address(OUTSIDE[0], 82))).expect("connected");
+        host.config.subnets = vec!["fd99::/64".parse().expect("a range")];
+        let error = try_start(&host.network(), pod_config(vec![])).await.map(|pod| pod.id).expect_err("no IPv6");
+        assert_eq!(error.kind(), Kind::FailedPrecondition);
     });
 }
 

@@ -87,6 +87,26 @@ fn real_plugins_connect_pods_and_let_them_go() {
 }
 
 #[test]
+fn real_plugins_let_pods_go_after_a_reboot() {
+    on_host(|mut host| async move {
+        host.with_real_plugins();
+        host.configure("1.1.0", &serde_json::json!([host.bridge_plugin()]));
+        let network = host.network();
+        let pod = start(&network, vec![]).await;
+        drop(network);
+        let path = pod.setup.plan.netns.as_deref().expect("a namespace");
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).expect("unmounted");
+        fs::remove_file(path).expect("removed");
+        let network = host.network();
+        network.recover(&known(&[&pod], false)).await.expect("recovered");
+        assert_eq!(host.leases(), 2, "kubelet has not removed the pod yet");
+        network.cleanup_pod(&pod.id).await.expect("cleaned up");
+        assert_eq!(host.leases(), 0);
+        host.is_clean().await;
+    });
+}
+
+#[test]
 fn host_ports_work_without_a_plugin_for_them() {
     on_host(|mut host| async move {
         host.with_real_plugins();
@@ -180,6 +200,18 @@ fn a_failed_add_is_undone_and_can_be_repeated() {
         let pod = start(&network, vec![]).await;
         network.cleanup_pod(&pod.id).await.expect("cleaned up");
         assert_eq!(host.leases(), 0);
+    });
+}
+
+#[test]
+fn a_network_without_addresses_is_no_network() {
+    on_host(|host| async move {
+        host.plugin("net", "cat > $DIR/in.$CNI_COMMAND; echo '{}'");
+        host.configure("1.0.0", &serde_json::json!([{"type": "net"}]));
+        let error = try_start(&host.network(), pod_config(vec![])).await.map(|pod| pod.id).expect_err("no address");
+        assert!(error.to_string().contains("CNI network real gave the pod no address"), "{error}");
+        assert!(host.dir.path().join("in.DEL").exists(), "what the plugin made is undone");
+        host.is_clean().await;
     });
 }
 
