@@ -161,7 +161,7 @@ async fn finish<T>(
     match &result {
         Ok(_) => tracing::debug!(target: "tripod::operation", kind, object, stages = operation.timings(), "done"),
         Err(error) => {
-            tracing::info!(target: "tripod::operation", kind, object, stages = operation.timings(), %error, "failed")
+            tracing::info!(target: "tripod::operation", kind, object, stages = operation.timings(), %error, "failed");
         }
     }
     result
