@@ -135,12 +135,11 @@ fn serve(
     metrics: CallMetrics,
     mut stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<> {
-    let Parts { engine, images, handlers } = parts;
     let effective = serde_json::to_value(config).unwrap_or_default();
-    let image = ImageServiceServer::new(ImageServer::new(images.clone(), handlers.clone()))
+    let image = ImageServiceServer::new(ImageServer::new(parts.images.clone(), parts.handlers.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let runtime = RuntimeServiceServer::new(Runtime::new(engine, images, handlers, effective))
+    let runtime = RuntimeServiceServer::new(Runtime::new(parts, effective, stopped.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     Server::builder().layer(Calls::new(metrics)).add_service(runtime).add_service(image).serve_with_incoming_shutdown(

@@ -21,11 +21,13 @@ use std::{
 
 use futures::stream::BoxStream;
 pub(crate) use streams::parts;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tripod_cri_api::v1::{self, runtime_service_server::RuntimeService};
 use tripod_engine::Engine;
 
 use crate::{
+    compose::Parts,
     convert::Host,
     images::Images,
     status_code::{Reply, not_built},
@@ -45,12 +47,15 @@ pub(crate) struct Runtime {
     /// The effective configuration, for the verbose status.
     config: serde_json::Value,
     rates: rates::Rates,
+    /// Becomes true when the daemon ends.
+    stopped: watch::Receiver<bool>,
 }
 
 impl Runtime {
     /// A service over an engine and its images.
-    pub(crate) fn new(engine: Arc<Engine>, images: Images, handlers: Vec<String>, config: serde_json::Value) -> Self {
-        Self { engine, images, host: Host::detect(), handlers, config, rates: rates::Rates::default() }
+    pub(crate) fn new(parts: Parts, config: serde_json::Value, stopped: watch::Receiver<bool>) -> Self {
+        let Parts { engine, images, handlers } = parts;
+        Self { engine, images, host: Host::detect(), handlers, config, rates: rates::Rates::default(), stopped }
     }
 }
 
@@ -287,7 +292,7 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<v1::GetEventsRequest>,
     ) -> Reply<Stream<v1::ContainerEventResponse>> {
-        Ok(Response::new(events::stream(self.engine.subscribe())))
+        Ok(Response::new(events::stream(self.engine.subscribe(), self.stopped.clone())))
     }
 
     // === part of the contract, not of this build ===

@@ -20,8 +20,8 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 use tripod_cri_api::v1::{
-    ListPodSandboxRequest, PodSandboxConfig, RunPodSandboxRequest, StatusRequest, StreamPodSandboxesRequest,
-    VersionRequest, runtime_service_client::RuntimeServiceClient,
+    GetEventsRequest, ListPodSandboxRequest, PodSandboxConfig, RunPodSandboxRequest, StatusRequest,
+    StreamPodSandboxesRequest, VersionRequest, runtime_service_client::RuntimeServiceClient,
 };
 use tripod_cri_server::{Daemon, config::Config};
 
@@ -229,4 +229,14 @@ async fn figures_are_served_where_the_settings_say_so() {
         assert!(text.contains(line), "{line}: {text}");
     }
     daemon.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_for_events_does_not_hold_up_the_end() {
+    let node = Node::start().await;
+    let mut events = node.runtime().get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
+    let started = std::time::Instant::now();
+    node.daemon.stop().await.unwrap();
+    assert!(started.elapsed() < std::time::Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(events.message().await.unwrap().is_none());
 }

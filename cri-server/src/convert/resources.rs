@@ -49,7 +49,8 @@ pub(super) fn resources(field: &str, asked: &LinuxContainerResources) -> Refused
     })
 }
 
-/// Changes to the limits of an existing container.
+/// Changes to the limits of an existing container. The kubelet sends an OOM score along, which only counts at the start
+/// of a process: it is left as it was, and the status goes on to show what is in force.
 pub(crate) fn update(now: &Resources, asked: &LinuxContainerResources) -> Refused<Resources> {
     let mut new = resources("linux", asked)?;
     // A larger limit on memory alone must not fail on the old limit on both together.

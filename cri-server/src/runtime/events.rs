@@ -1,6 +1,7 @@
 //! What happens to containers, as it happens.
 
 use futures::StreamExt;
+use tokio::sync::watch;
 use tonic::Status;
 use tripod_cri_api::v1::{ContainerEventResponse, ContainerEventType};
 use tripod_engine::{EngineEvent, EventKind, EventStream};
@@ -9,8 +10,12 @@ use super::Stream;
 use crate::convert;
 
 /// All events from now on. A client that is too slow gets an error and has to list everything anew: what it missed
-/// must not look like nothing.
-pub(super) fn stream(events: EventStream) -> Stream<ContainerEventResponse> {
+/// must not look like nothing. The stream ends with the daemon, which would otherwise wait for it.
+pub(super) fn stream(events: EventStream, mut stopped: watch::Receiver<bool>) -> Stream<ContainerEventResponse> {
+    let end = async move {
+        // An error means that the daemon is gone, which is as good.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
     futures::stream::unfold(Some(events), |events| async {
         let mut events = events?;
         match events.next().await {
@@ -21,6 +26,7 @@ pub(super) fn stream(events: EventStream) -> Stream<ContainerEventResponse> {
             )),
         }
     })
+    .take_until(end)
     .boxed()
 }
 
