@@ -3,6 +3,7 @@
 //! Below `containers/ID` are `upper`, `work` and `lease.json`, which names the layers that the container needs. The
 //! mount is detached: it is visible nowhere on the host, and gone with its last descriptor.
 
+mod implied;
 mod mount;
 pub(crate) mod usage;
 
@@ -24,6 +25,7 @@ use tripod_engine::{
 
 use crate::{
     catalog::{ImageRecord, Lease},
+    digest::Digest,
     fetch::blocking,
     layout::write_whole,
     service::{ImageService, Inner},
@@ -52,7 +54,29 @@ impl ImageService {
 /// What an image gives to a mount, the highest layer first.
 struct Lower {
     folders: Vec<PathBuf>,
+    /// Folders that each of them has without attributes of its own.
+    implied: Vec<Vec<String>>,
     root: RootAttributes,
+}
+
+impl Lower {
+    /// Makes the folder on top of the layers, with what it must have from the start.
+    fn make_top(&self, path: &Path) -> io::Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        let new = path.with_extension("new");
+        make_folder(&new)?;
+        chown(&new, Some(Uid::from_raw(self.root.uid)), Some(Gid::from_raw(self.root.gid)))?;
+        chmod(&new, Mode::from(self.root.mode))?;
+        implied::restore(&self.folders, &self.implied, &new)?;
+        std::fs::rename(new, path)
+    }
+
+    /// Whether the layers alone give a wrong picture.
+    fn needs_top(&self) -> bool {
+        self.implied.iter().any(|implied| !implied.is_empty())
+    }
 }
 
 impl Overlay {
@@ -67,8 +91,8 @@ impl Overlay {
     }
 
     /// Takes an image's layers into a container's lease, so that they stay whatever becomes of the image.
-    async fn lease(&self, spec: &str, container: &ContainerId) -> Result<Lower> {
-        let (lease, lower) = {
+    async fn lease(&self, spec: &str, container: &ContainerId) -> Result<(Digest, Lower)> {
+        let (lease, id, lower) = {
             let mut state = self.inner.fetcher.catalog.state();
             let id = state.find(spec).map(|found| found.id().clone());
             let image = id.and_then(|id| state.images.get(&id).cloned());
@@ -78,14 +102,15 @@ impl Overlay {
             let lower = self.lower(&image, &state)?;
             let lease = state.leases.entry(container.clone()).or_default();
             lease.layers.extend(image.layers.iter().cloned());
-            (lease.clone(), lower)
+            (lease.clone(), image.id.clone(), lower)
         };
         self.write_lease(container, lease).await?;
-        Ok(lower)
+        Ok((id, lower))
     }
 
     fn lower(&self, image: &ImageRecord, state: &crate::catalog::State) -> Result<Lower> {
-        let mut lower = Lower { folders: Vec::new(), root: RootAttributes { mode: 0o755, uid: 0, gid: 0 } };
+        let mut lower =
+            Lower { folders: Vec::new(), implied: Vec::new(), root: RootAttributes { mode: 0o755, uid: 0, gid: 0 } };
         let mut has_root = false;
         for diff_id in image.layers.iter().rev() {
             let layer = state.layers.get(diff_id).ok_or_else(|| {
@@ -103,6 +128,7 @@ impl Overlay {
             // The same layer twice in one mount is refused by the kernel; the higher one hides the lower.
             if !lower.folders.contains(&folder) {
                 lower.folders.push(folder);
+                lower.implied.push(layer.unpacked.implied.clone());
             }
             if layer.unpacked.opaque {
                 break;
@@ -157,14 +183,12 @@ impl Provisioner for Overlay {
 
     async fn provision(&self, image: &str, container: &ContainerId) -> Result<RootFs> {
         let _turn = self.turn(container).await;
-        let lower = self.lease(image, container).await?;
+        let (_, lower) = self.lease(image, container).await?;
         let (folder, layout, trash) =
             (self.folder(container), self.inner.fetcher.layout.clone(), self.inner.fetcher.trash.clone());
         let mounted = blocking(move || {
             let (upper, work) = (folder.join("upper"), folder.join("work"));
-            if !upper.exists() {
-                make_root(&upper, lower.root)?;
-            }
+            lower.make_top(&upper)?;
             // An earlier volatile mount has left a mark there that would make the kernel refuse.
             trash.take(&work)?;
             make_folder(&work)?;
@@ -178,10 +202,16 @@ impl Provisioner for Overlay {
 
     async fn volume(&self, image: &str, sub_path: &Path, container: &ContainerId) -> Result<OwnedFd> {
         let _turn = self.turn(container).await;
-        let lower = self.lease(image, container).await?;
+        let (id, lower) = self.lease(image, container).await?;
         let (folder, empty, sub) = (self.folder(container), self.inner.fetcher.layout.empty(), sub_path.to_owned());
         let mounted = blocking(move || {
-            let whole = mount::overlay(&lower.folders, &empty, None, &folder)?;
+            let mut folders = lower.folders.clone();
+            if lower.needs_top() {
+                let top = folder.join(format!("top-{}", id.hex()));
+                lower.make_top(&top)?;
+                folders.insert(0, top);
+            }
+            let whole = mount::overlay(&folders, &empty, None, &folder)?;
             if sub.as_os_str().is_empty() { Ok(whole) } else { mount::below(&whole, &sub, &folder) }
         });
         mounted.await?.map_err(|error| match error.kind() {
@@ -215,13 +245,4 @@ fn make_folder(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
-}
-
-/// The writable layer's root, which is what the container sees as mode and owner of `/`. Complete, or not there.
-fn make_root(path: &Path, attributes: RootAttributes) -> io::Result<()> {
-    let new = path.with_extension("new");
-    make_folder(&new)?;
-    chown(&new, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
-    chmod(&new, Mode::from(attributes.mode))?;
-    std::fs::rename(new, path)
 }

@@ -75,6 +75,10 @@ pub(crate) struct Unpacked {
     pub root: Option<RootAttributes>,
     /// The layer hides everything below it. Overlayfs does not ask roots, so such layers are the lowest that is mounted.
     pub opaque: bool,
+    /// Folders that no entry named, but that entries lie in. They have no attributes of their own: those of the layer
+    /// below count. (Names that are not UTF-8 are not remembered.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub implied: Vec<String>,
     /// Bytes of all files.
     pub bytes: u64,
     /// Bytes on disk, estimated in blocks of 4 KiB.

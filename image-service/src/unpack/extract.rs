@@ -83,13 +83,15 @@ impl<R: BufRead> Extraction<'_, R> {
     fn run(&mut self) -> Result<(), UnpackError> {
         while let Some(entry) = self.archive.next()? {
             self.result.inodes += 1;
-            if self.result.inodes + self.tree.made > self.limits.layer_entries {
+            if self.result.inodes + self.tree.implied.len() as u64 > self.limits.layer_entries {
                 return Err(UnpackError::Limit { what: "entries", limit: self.limits.layer_entries });
             }
             self.entry(entry)?;
         }
-        self.result.inodes += self.tree.made;
-        self.result.disk_bytes += self.tree.made * 4096;
+        let implied = std::mem::take(&mut self.tree.implied);
+        self.result.inodes += implied.len() as u64;
+        self.result.disk_bytes += implied.len() as u64 * 4096;
+        self.result.implied = implied.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
         self.finish_folders()
     }
 
@@ -172,6 +174,7 @@ impl<R: BufRead> Extraction<'_, R> {
         for path in gone {
             self.folders.remove(&path);
         }
+        self.tree.implied.retain(|implied| implied != path && !implied.starts_with(&below));
         self.whiteouts.retain(|whiteout| !whiteout.starts_with(&below));
     }
 
@@ -184,6 +187,7 @@ impl<R: BufRead> Extraction<'_, R> {
         if was_whiteout {
             self.make_opaque(path)?;
         }
+        self.tree.implied.remove(path);
         self.folders.insert(path.to_vec(), entry);
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! layer are followed only as far as they stay inside it, as builders of images with merged /usr rely on.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     rc::Rc,
 };
@@ -60,12 +60,12 @@ pub(super) struct Tree {
     discarded: u64,
     cache: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// Folders made because an entry below them came without them.
-    pub made: u64,
+    pub implied: BTreeSet<Vec<u8>>,
 }
 
 impl Tree {
     pub(super) fn new(root: OwnedFd, discard: OwnedFd) -> Self {
-        Self { root: Rc::new(root), discard, discarded: 0, cache: HashMap::new(), made: 0 }
+        Self { root: Rc::new(root), discard, discarded: 0, cache: HashMap::new(), implied: BTreeSet::new() }
     }
 
     /// A descriptor (`O_PATH`) of a folder, made with its parents if it is absent.
@@ -82,7 +82,7 @@ impl Tree {
                 let (parent, name) = split(path);
                 let parent = self.dir(parent)?;
                 match mkdirat(&*parent, name, Mode::from(0o755)) {
-                    Ok(()) => self.made += 1,
+                    Ok(()) => drop(self.implied.insert(path.to_vec())),
                     Err(Errno::EXIST) => {
                         return Err(UnpackError::refused(path, "it leads through a symbolic link that leads nowhere"));
                     }

@@ -7,6 +7,7 @@ mod fake;
 mod faults;
 mod fixture;
 mod layers;
+mod mounts;
 mod registry;
 mod root;
 mod store;

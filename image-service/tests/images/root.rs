@@ -37,11 +37,9 @@ impl Root {
 
     /// Nothing may be left of a pull that failed, but for other layers that were good.
     pub fn assert_no_leftovers(&self) {
-        for folder in ["staging"] {
-            let left: Vec<_> =
-                std::fs::read_dir(self.path().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
-            assert!(left.is_empty(), "left behind: {left:?}");
-        }
+        let entries = std::fs::read_dir(self.path().join("staging")).unwrap();
+        let left: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
     }
 }
 
