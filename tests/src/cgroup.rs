@@ -1,6 +1,7 @@
 //! The cgroup hierarchies of the machine, and a group of a test's own in each.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -11,26 +12,30 @@ const PLAIN_OPTIONS: [&str; 6] = ["rw", "relatime", "nosuid", "nodev", "noexec",
 
 /// A mounted hierarchy.
 #[derive(Debug, Clone)]
-pub(crate) struct Hierarchy {
-    pub(crate) point: PathBuf,
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub point: PathBuf,
     /// `cgroup` or `cgroup2`.
-    pub(crate) kind: String,
+    pub kind: String,
     /// Controllers of version 1, as mount options.
-    pub(crate) options: String,
+    pub options: String,
 }
 
 /// All hierarchies that are mounted here.
-pub(crate) fn hierarchies() -> Vec<Hierarchy> {
+pub fn hierarchies() -> Vec<Hierarchy> {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("read /proc/self/mounts");
     let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    lines
+    // Of mounts that lie over each other the last one is seen.
+    let points: BTreeMap<PathBuf, Hierarchy> = lines
         .filter(|fields| ["cgroup", "cgroup2"].contains(&fields[2]))
         .map(|fields| Hierarchy {
             point: fields[1].into(),
             kind: fields[2].to_owned(),
             options: if fields[2] == "cgroup" { controllers(fields[3]) } else { String::new() },
         })
-        .collect()
+        .map(|hierarchy| (hierarchy.point.clone(), hierarchy))
+        .collect();
+    points.into_values().collect()
 }
 
 fn controllers(options: &str) -> String {
@@ -39,7 +44,7 @@ fn controllers(options: &str) -> String {
 }
 
 /// Makes a group of this name in each hierarchy.
-pub(crate) fn make(name: &str) -> io::Result<()> {
+pub fn make(name: &str) -> io::Result<()> {
     for hierarchy in hierarchies() {
         let group = hierarchy.point.join(name);
         fs::create_dir(&group)?;
@@ -62,7 +67,7 @@ pub(crate) fn join(name: &str) -> io::Result<()> {
 }
 
 /// Removes the groups of this name and all below them; their last processes may still be ending.
-pub(crate) fn remove(name: &str) -> Result<(), String> {
+pub fn remove(name: &str) -> Result<(), String> {
     let until = Instant::now() + Duration::from_secs(10);
     for hierarchy in hierarchies() {
         let group = hierarchy.point.join(name);

@@ -58,6 +58,8 @@ impl DebianRegistry {
 
     /// Pushes an image as `REPOSITORY:TAG`.
     pub async fn push(&self, name: &str, image: &Image) {
+        // The client wants to know who would do TLS, even where nobody does. An error says that it knows already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
         let reference: Reference = format!("{}/{name}", self.address).parse().expect("a reference");
         let layers: Vec<ImageLayer> =

@@ -82,8 +82,8 @@ impl Image {
 
     /// Two layers: busybox, and a file on top that replaces one of the first layer, with a whiteout.
     pub fn busybox() -> Self {
-        let first = Layer::gzip(busybox().file("etc/motd", 0o644, "first").file("etc/gone", 0o644, "first"));
-        let second = Layer::gzip(Tree::default().file("etc/motd", 0o644, "second").file("etc/.wh.gone", 0o644, ""));
+        let first = Layer::gzip(busybox().file("etc/motd", 0o644, "first\n").file("etc/gone", 0o644, "first"));
+        let second = Layer::gzip(Tree::default().file("etc/motd", 0o644, "second\n").file("etc/.wh.gone", 0o644, ""));
         Self::new(vec![first, second])
     }
 

@@ -34,8 +34,29 @@ pub(crate) fn join() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let flags = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child", "--mount-proc"];
-    let error = Command::new("unshare").args(flags).arg("/proc/self/exe").env(STAGE, "init").exec();
+    // By its path: a link in /proc would lead unshare to itself.
+    let error = match env::current_exe() {
+        Ok(program) => Command::new("unshare").args(flags).arg(program).env(STAGE, "init").exec(),
+        Err(error) => error,
+    };
     eprintln!("unshare (Debian: util-linux) cannot be run: {error}");
+    ExitCode::FAILURE
+}
+
+/// A helper in a pod's network namespace: answers every UDP packet to the port in `TRIPOD_TESTS_NAME` with itself.
+pub(crate) fn udp_echo() -> ExitCode {
+    let port = env::var(crate::runner::NAME).ok().and_then(|port| port.parse::<u16>().ok()).unwrap_or(0);
+    let echo = || -> std::io::Result<()> {
+        let socket = std::net::UdpSocket::bind(("::", port))?;
+        let mut buffer = [0; 1500];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer)?;
+            socket.send_to(&buffer[..length], from)?;
+        }
+    };
+    if let Err(error) = echo() {
+        eprintln!("UDP echo on port {port}: {error}");
+    }
     ExitCode::FAILURE
 }
 

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
 
-mod cgroup;
+pub mod cgroup;
 mod cri;
 mod daemon;
 mod debian;
@@ -27,7 +27,7 @@ mod runner;
 mod tree;
 mod wait;
 
-pub use cri::Cri;
+pub use cri::{Cri, log_text};
 pub use daemon::{Daemon, Settings};
 pub use debian::DebianRegistry;
 pub use image::{Image, Layer, digest};

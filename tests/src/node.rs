@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{BUSYBOX, Cri, Daemon, Image, Leaks, Registry, Settings, programs::Programs, within};
@@ -13,7 +13,10 @@ const REGISTRY: &str = "registry.test";
 
 /// What may stay when every pod and image is removed and the daemon has ended: the bridge and the table of the built-in
 /// network, the daemon's own cgroup, and the skeleton of its folders.
-const ALLOWED: [&str; 3] = ["link tripod0", "nft table inet tripod", "process * (docker-registry)"];
+const ALLOWED: [&str; 4] = ["link tripod0", "nft table inet tripod", "file /run/tripod/lock", "file /run/tripod/pods"];
+
+/// Files of the network that belong to no pod: where the search for addresses goes on, and what the kubelet said.
+const KEPT: [&str; 2] = ["network/cursors", "network/pod-cidr"];
 
 /// The node of a test.
 #[derive(Debug)]
@@ -98,6 +101,17 @@ impl Node {
         self.daemon.as_ref().expect("the daemon runs")
     }
 
+    /// Answers UDP packets to a port of a pod with themselves, until what it returns is killed.
+    pub fn udp_echo(&self, pod: &str, port: u16) -> std::process::Child {
+        std::process::Command::new("nsenter")
+            .arg(format!("--net=/run/netns/tripod-{pod}"))
+            .arg(std::env::current_exe().expect("this program"))
+            .env(crate::isolation::STAGE, "udp-echo")
+            .env(crate::runner::NAME, port.to_string())
+            .spawn()
+            .expect("nsenter (Debian: util-linux)")
+    }
+
     /// Kills the daemon with SIGKILL.
     pub fn kill(&mut self) {
         self.daemon.take().expect("the daemon runs").kill();
@@ -142,6 +156,11 @@ impl Node {
             }
         };
         within("removing everything", Duration::from_secs(60), work).await;
+        // Layers go in the background.
+        let until = Instant::now() + Duration::from_secs(5);
+        while !self.left_in_root().is_empty() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         assert_eq!((cri.pods().await.len(), cri.containers().await.len()), (0, 0), "records are left");
     }
 
@@ -152,14 +171,24 @@ impl Node {
         left
     }
 
-    /// Files below the root that belong to a pod, a container or a layer.
-    fn left_in_root(&self) -> Vec<String> {
-        let root = self.root();
+    /// Files below the root that belong to a pod, a container, an image or a layer.
+    pub fn left_in_root(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for folder in ["containers", "network", "layers", "content/blobs/sha256", "trash"] {
-            let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
-            left.extend(entries.map(|entry| format!("file {}", entry.path().display())));
+        for folder in ["containers", "network", "layers", "content/blobs", "staging", "trash"] {
+            files(&self.root().join(folder), &mut left);
         }
+        left.retain(|path| !KEPT.iter().any(|kept| path.ends_with(kept)));
         left
+    }
+}
+
+/// All files below a folder, and all folders right in it. Deeper folders hold files or nothing.
+fn files(folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            files(&entry.path(), found);
+        } else {
+            found.push(format!("file {}", entry.path().display()));
+        }
     }
 }

@@ -245,8 +245,5 @@ fn slow(content: Bytes, pause: Duration) -> Body {
 pub(crate) fn hosts_toml(host: &str, address: SocketAddr, certs_dir: &Path) {
     let folder = certs_dir.join(host);
     std::fs::create_dir_all(&folder).expect("make the folder of a registry");
-    let text = format!(
-        "server = \"http://{address}\"\n\n[host.\"http://{address}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
-    );
-    std::fs::write(folder.join("hosts.toml"), text).expect("write hosts.toml");
+    std::fs::write(folder.join("hosts.toml"), format!("server = \"http://{address}\"\n")).expect("write hosts.toml");
 }

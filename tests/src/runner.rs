@@ -17,9 +17,12 @@ use crate::{Node, cgroup, isolation, programs, programs::Programs};
 /// Begin of the names of cgroups and folders of a run; its process ID follows.
 const PREFIX: &str = "tripod-tests";
 /// Name of the test, for the stages.
-const NAME: &str = "TRIPOD_TESTS_NAME";
+pub(crate) const NAME: &str = "TRIPOD_TESTS_NAME";
 /// Folder of the test, for the stages.
 const FOLDER: &str = "TRIPOD_TESTS_FOLDER";
+
+/// File that a test leaves when it has passed: the exit status went through many hands.
+const PASSED: &str = "passed";
 
 /// Longest time of one test.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -63,6 +66,7 @@ pub fn run(tests: &'static [&'static [Test]], kept: &'static str) -> ExitCode {
     match env::var(isolation::STAGE).as_deref() {
         Ok("join") => return isolation::join(),
         Ok("init") => return isolation::init(),
+        Ok("udp-echo") => return isolation::udp_echo(),
         Ok(_) => return run_here(tests),
         Err(_) => {}
     }
@@ -89,9 +93,10 @@ fn run_here(tests: &[&[Test]]) -> ExitCode {
     let programs = Programs::find().expect("the first stage has named them");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let node = Node::new(PathBuf::from(folder), programs);
+        let node = Node::new(PathBuf::from(&folder), programs);
         (test.run)(node).await.finish().await;
     });
+    fs::write(Path::new(&folder).join(PASSED), "").expect("say that the test has passed");
     ExitCode::SUCCESS
 }
 
@@ -124,7 +129,7 @@ impl Outside {
         let ended = wait(child);
         let groups = cgroup::remove(&group);
         let result = match ended {
-            Some(status) if status.success() => groups.map_err(Failed::from),
+            Some(status) if status.success() && folder.join(PASSED).exists() => groups.map_err(Failed::from),
             ended => Err(self.describe(test, &folder, ended)),
         };
         fs::remove_dir_all(&folder)?;
@@ -143,7 +148,7 @@ impl Outside {
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
         let how = match ended {
-            Some(_) => "it failed".to_owned(),
+            Some(status) => format!("it failed ({status})"),
             None => format!("it was killed after {LIMIT:?}"),
         };
         Failed::from(format!("{how}; logs are in {}\n{output}\n--- end of the daemon's log\n{tail}", kept.display()))
@@ -157,6 +162,7 @@ fn start(test: &Test, group: &str, folder: &Path, output: &Path, programs: &Prog
         .env(isolation::GROUP, group)
         .env(NAME, test.name)
         .env(FOLDER, folder)
+        .env("RUST_BACKTRACE", "0")
         .env(programs::TRIPOD, &programs.tripod)
         .env(programs::SHIM, &programs.shim)
         .stdin(Stdio::null())

@@ -1,12 +1,39 @@
-//! Tests over a real daemon, by subject.
+//! Tests over a real daemon, by subject. A number above a test is the line of the contract that it proves.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
 
+mod bad_input;
+mod containers;
+mod events;
+mod exec;
+mod fifty;
+mod images;
 mod isolation;
+mod joins;
+mod logs;
+mod main_job;
+mod pods;
+mod recovery;
+mod service;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    tripod_tests::run(&[isolation::TESTS], concat!(env!("CARGO_TARGET_TMPDIR"), "/logs"))
+    let tests = &[
+        isolation::TESTS,
+        main_job::TESTS,
+        service::TESTS,
+        pods::TESTS,
+        containers::TESTS,
+        exec::TESTS,
+        logs::TESTS,
+        images::TESTS,
+        events::TESTS,
+        joins::TESTS,
+        bad_input::TESTS,
+        recovery::TESTS,
+        fifty::TESTS,
+    ];
+    tripod_tests::run(tests, concat!(env!("CARGO_TARGET_TMPDIR"), "/logs"))
 }

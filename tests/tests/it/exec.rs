@@ -1,0 +1,141 @@
+//! Commands in containers (contract: lines 25 and 28).
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use tonic::Code;
+use tripod_cri_api::v1::{Int64Value, KeyValue};
+use tripod_tests::{Cri, Node, host_pod, security_of, shell, tests, within};
+
+tests![
+    exit_codes_and_streams_are_data,
+    a_timeout_kills_the_process_tree,
+    output_ends_at_the_limit_and_blocks_nobody,
+    a_child_that_keeps_stdout_does_not_hang_the_call,
+    a_command_inherits_from_its_container,
+    many_commands_at_once_leave_no_zombies,
+    a_command_sees_no_descriptor_of_ours,
+    a_program_that_is_not_there_is_told,
+];
+
+async fn running(node: &mut Node) -> (Cri, String) {
+    let cri = node.ready().await;
+    let (_, id) = cri.run_in_pod(&host_pod("main"), &shell("main", "sleep 1000")).await.unwrap();
+    (cri, id)
+}
+
+async fn exit_codes_and_streams_are_data(node: &mut Node) {
+    let (cri, id) = running(node).await;
+    for code in [0, 1, 126, 255] {
+        let answer =
+            cri.exec(&id, &["/bin/sh", "-c", &format!("echo out; echo err >&2; exit {code}")], 10).await.unwrap();
+        assert_eq!(
+            (answer.exit_code, answer.stdout.as_slice(), answer.stderr.as_slice()),
+            (code, &b"out\n"[..], &b"err\n"[..])
+        );
+    }
+    assert_eq!(cri.exec(&id, &["/bin/sh", "-c", "kill -9 $$"], 10).await.unwrap().exit_code, 137);
+    // No time-out means no time-out; the command is looked up along PATH; standard input is empty.
+    assert_eq!(cri.exec(&id, &["cat"], 0).await.unwrap().stdout, b"");
+}
+
+fn sleepers(argument: &str) -> usize {
+    let folders = fs::read_dir("/proc").unwrap().flatten();
+    let lines = folders.filter_map(|folder| fs::read(folder.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(argument)).count()
+}
+
+async fn a_timeout_kills_the_process_tree(node: &mut Node) {
+    let (cri, id) = running(node).await;
+    let script = "sleep 2345 & setsid sleep 2345 & (trap '' TERM; sleep 2345 & wait) & sleep 2345";
+    let begin = Instant::now();
+    let error = cri.exec(&id, &["/bin/sh", "-c", script], 1).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    tripod_tests::eventually("the end of all processes", Duration::from_secs(2), async || {
+        (sleepers("2345") == 0).then_some(())
+    })
+    .await;
+    assert_eq!(cri.sh(&id, "echo still here").await, "still here");
+}
+
+async fn output_ends_at_the_limit_and_blocks_nobody(node: &mut Node) {
+    let (cri, id) = running(node).await;
+    let script = "head -c 20000000 /dev/zero; echo done >&2";
+    let answer = cri.exec(&id, &["/bin/sh", "-c", script], 50).await.unwrap();
+    assert_eq!((answer.stderr.as_slice(), answer.exit_code), (&b"done\n"[..], 0));
+    // The answer has to fit into a message of 16 MiB.
+    assert!(((16 << 20) - 1024..16 << 20).contains(&answer.stdout.len()), "{}", answer.stdout.len());
+}
+
+async fn a_child_that_keeps_stdout_does_not_hang_the_call(node: &mut Node) {
+    let (cri, id) = running(node).await;
+    let call = cri.exec(&id, &["/bin/sh", "-c", "sleep 30 & echo started"], 20);
+    let answer = within("the call", Duration::from_secs(5), call).await.unwrap();
+    assert_eq!(answer.stdout, b"started\n");
+    assert_eq!(sleepers("sleep\u{0}30"), 1, "the child runs on");
+}
+
+/// 28.
+async fn a_command_inherits_from_its_container(node: &mut Node) {
+    let cri = node.ready().await;
+    let mut config = shell("main", "sleep 1000");
+    config.envs = vec![KeyValue { key: "WORD".into(), value: "from the request".into() }];
+    config.working_dir = "/tmp".into();
+    let security = security_of(&mut config);
+    security.run_as_user = Some(Int64Value { value: 1000 });
+    security.capabilities =
+        Some(tripod_cri_api::v1::Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
+    security.no_new_privs = true;
+    let (_, id) = cri.run_in_pod(&host_pod("main"), &config).await.unwrap();
+    assert_eq!(cri.sh(&id, "echo $WORD; echo $FROM_IMAGE; pwd; id -u").await, "from the request\nyes\n/tmp\n1000");
+    assert_eq!(cri.sh(&id, "cat /proc/1/cgroup").await, cri.sh(&id, "cat /proc/self/cgroup").await);
+    let shown = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp:|Groups' ";
+    let (own, first) = (
+        cri.sh(&id, &format!("{shown} /proc/self/status")).await,
+        cri.sh(&id, &format!("{shown} /proc/1/status")).await,
+    );
+    assert_eq!(own, first);
+    let namespaces = "for n in mnt pid net ipc uts cgroup; do [ $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) ] || echo $n; done";
+    assert_eq!(cri.sh(&id, namespaces).await, "");
+}
+
+/// 28.
+async fn many_commands_at_once_leave_no_zombies(node: &mut Node) {
+    let (cri, id) = running(node).await;
+    let calls =
+        (0..40).map(|number| {
+            let (cri, id) = (cri.clone(), id.clone());
+            async move {
+                cri.exec(&id, &["/bin/sh", "-c", &format!("sleep 0.1; exit {number}")], 30).await.unwrap().exit_code
+            }
+        });
+    let codes = futures::future::join_all(calls).await;
+    assert_eq!(codes, (0..40).collect::<Vec<_>>());
+    let zombies = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|folder| fs::read_to_string(folder.path().join("stat")).is_ok_and(|stat| stat.contains(") Z ")));
+    assert_eq!(zombies.count(), 0);
+}
+
+async fn a_command_sees_no_descriptor_of_ours(node: &mut Node) {
+    let (cri, id) = running(node).await;
+    assert_eq!(cri.sh(&id, "exec ls /proc/self/fd").await, "0\n1\n2\n3", "3 is the folder itself");
+    let hosts = fs::read_dir(node.root()).unwrap().count();
+    assert!(hosts > 0);
+    assert_eq!(
+        cri.sh(&id, "ls -d /proc/self/cwd/..; ls /proc/self/root/").await,
+        cri.sh(&id, "ls -d /..; ls /").await.replacen("/..", "/proc/self/cwd/..", 1)
+    );
+}
+
+async fn a_program_that_is_not_there_is_told(node: &mut Node) {
+    let (cri, id) = running(node).await;
+    let error = cri.exec(&id, &["/no/such/program"], 5).await.unwrap_err();
+    assert!(error.message().contains("/no/such/program"), "{error}");
+    assert_eq!(cri.sh(&id, "echo fine").await, "fine");
+    assert_eq!(cri.exec(&id, &[], 5).await.unwrap_err().code(), Code::InvalidArgument);
+}
