@@ -30,7 +30,7 @@ impl Host {
 
 /// Security of a container, in its pod.
 pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig, host: Host) -> Refused<Security> {
-    let at = |name: &str| format!("linux.security_context.{name}");
+    let at = |name: &str| format!("config.linux.security_context.{name}");
     if asked.privileged && !pod.privileged {
         let problem = "a privileged container needs a pod sandbox that was made with privileged = true";
         return Err(Refusal::new(at("privileged"), problem));
@@ -71,7 +71,7 @@ pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig, h
 /// Seccomp, AppArmor and SELinux: refused where something is asked for that is not built, so that nobody believes
 /// that a container is confined when it is not.
 fn confinement(asked: &LinuxContainerSecurityContext, host: Host) -> Refused<()> {
-    let at = |name: &str| format!("linux.security_context.{name}");
+    let at = |name: &str| format!("config.linux.security_context.{name}");
     seccomp(&at("seccomp"), asked.seccomp.as_ref(), profile_path(asked))?;
     selinux(&at("selinux_options"), asked.selinux_options.as_ref())?;
 
