@@ -7,7 +7,7 @@
 //! which blobs were last checked). `images`: image ID → [`ImageRecord`] as JSON. `names`: full reference → image ID.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -83,7 +83,8 @@ pub(crate) struct ImageRecord {
 /// What a container keeps alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lease {
-    pub layers: BTreeSet<Digest>,
+    /// Layers of each image, the lowest first: the image may be removed while the container needs them.
+    pub images: BTreeMap<Digest, Vec<Digest>>,
 }
 
 #[derive(Debug, Default)]
@@ -382,7 +383,7 @@ impl State {
     /// Layers and blobs that something needs: an image, a container or a running pull.
     pub(crate) fn needed(&self) -> HashSet<Digest> {
         let images = self.images.values().flat_map(|image| image.layers.iter().chain(image.blobs.keys()));
-        let leases = self.leases.values().flat_map(|lease| &lease.layers);
+        let leases = self.leases.values().flat_map(|lease| lease.images.values().flatten());
         let now = Instant::now();
         let kept = self.kept.iter().filter(|(_, until)| **until > now).map(|(layer, _)| layer);
         images.chain(leases).chain(kept).chain(self.pins.keys()).cloned().collect()

@@ -24,7 +24,7 @@ use tripod_engine::{
 };
 
 use crate::{
-    catalog::{ImageRecord, Lease},
+    catalog::Lease,
     digest::Digest,
     fetch::blocking,
     layout::write_whole,
@@ -94,30 +94,33 @@ impl Overlay {
     async fn lease(&self, spec: &str, container: &ContainerId) -> Result<(Digest, Lower)> {
         let (lease, id, lower) = {
             let mut state = self.inner.fetcher.catalog.state();
-            let id = state.find(spec).map(|found| found.id().clone());
-            let image = id.and_then(|id| state.images.get(&id).cloned());
-            let image = image.ok_or_else(|| {
+            let image = state.find(spec).and_then(|found| state.images.get(found.id()));
+            let image = image.map(|image| (image.id.clone(), image.layers.clone()));
+            // The image may have been removed since the container was made.
+            let leased = || {
+                let id = spec.parse::<Digest>().ok()?;
+                let layers = state.leases.get(container)?.images.get(&id)?.clone();
+                Some((id, layers))
+            };
+            let (id, layers) = image.or_else(leased).ok_or_else(|| {
                 Error::new(Kind::NotFound, format!("image {spec:?} is not on this node: pull it first"))
             })?;
-            let lower = self.lower(&image, &state)?;
+            let lower = self.lower(&id, &layers, &state)?;
             let lease = state.leases.entry(container.clone()).or_default();
-            lease.layers.extend(image.layers.iter().cloned());
-            (lease.clone(), image.id.clone(), lower)
+            lease.images.insert(id.clone(), layers);
+            (lease.clone(), id, lower)
         };
         self.write_lease(container, lease).await?;
         Ok((id, lower))
     }
 
-    fn lower(&self, image: &ImageRecord, state: &crate::catalog::State) -> Result<Lower> {
+    fn lower(&self, image: &Digest, layers: &[Digest], state: &crate::catalog::State) -> Result<Lower> {
         let mut lower =
             Lower { folders: Vec::new(), implied: Vec::new(), root: RootAttributes { mode: 0o755, uid: 0, gid: 0 } };
         let mut has_root = false;
-        for diff_id in image.layers.iter().rev() {
+        for diff_id in layers.iter().rev() {
             let layer = state.layers.get(diff_id).ok_or_else(|| {
-                Error::new(
-                    Kind::NotFound,
-                    format!("layer {diff_id} of image {} is missing: pull the image again", image.id),
-                )
+                Error::new(Kind::NotFound, format!("layer {diff_id} of image {image} is missing: pull the image again"))
             })?;
             if let Some(root) = layer.unpacked.root
                 && !has_root

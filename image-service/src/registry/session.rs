@@ -295,7 +295,8 @@ impl Session {
                     HeaderValue::try_from(format!("bytes={}-", ask.from)).map_err(|_| bad_redirect(&url))?,
                 );
             }
-            let request = place.client.request(ask.method.clone(), url.clone()).headers(headers).send();
+            let client = self.client(place, &url).map_err(Failure::Fatal)?;
+            let request = client.request(ask.method.clone(), url.clone()).headers(headers).send();
             let response = tokio::time::timeout(self.registries.timeouts.response(), request)
                 .await
                 .map_err(|_| Failure::Network(NetworkError::timeout("an answer")))?
@@ -312,6 +313,15 @@ impl Session {
             url = next;
         }
         Err(Failure::Fatal(Problem::Redirect(format!("more than {MAX_REDIRECTS} redirects"))))
+    }
+
+    /// The client for a URL that a host led to. The one for plain HTTP trusts no certificates at all.
+    fn client(&self, place: &Place, url: &Url) -> Result<Client, Problem> {
+        if url.scheme() == place.host.base.scheme() || url.scheme() == "http" {
+            return Ok(place.client.clone());
+        }
+        let secure = Host { base: url.clone(), ..place.host.clone() };
+        self.registries.clients.get(&secure, &self.registries.timeouts)
     }
 
     fn url(&self, place: &Place, path: &str) -> Url {
@@ -361,6 +371,7 @@ impl Session {
         scope: Option<&str>,
     ) -> Result<String, Problem> {
         let failed = |why: String| Problem::Token { realm: super::hosts::authority(realm), why };
+        let client = self.client(place, realm)?;
         let secure = realm.scheme() == "https" || place.host.base.scheme() == "http" && realm.scheme() == "http";
         if !secure && !place.credentials.is_anonymous() {
             return Err(failed("it is not reached over HTTPS, and credentials are not sent in the clear".into()));
@@ -383,7 +394,7 @@ impl Session {
             form.query_pairs_mut().extend_pairs(&params);
             let body = form.query().unwrap_or_default().to_owned();
             let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-            place.client.post(realm.clone()).header(CONTENT_TYPE, form_type).body(body)
+            client.post(realm.clone()).header(CONTENT_TYPE, form_type).body(body)
         } else {
             let mut url = realm.clone();
             params.extend(scope.split(' ').filter(|scope| !scope.is_empty()).map(|scope| ("scope", scope)));
@@ -391,7 +402,7 @@ impl Session {
                 params.push(("account", username));
             }
             url.query_pairs_mut().extend_pairs(&params);
-            let request = place.client.get(url);
+            let request = client.get(url);
             match &place.credentials {
                 Credentials::Password { username, password } => match basic(username, password) {
                     Some(header) => request.header(AUTHORIZATION, header),

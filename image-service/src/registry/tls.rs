@@ -68,14 +68,14 @@ fn build(
         // Redirects are followed by the session, which knows whom credentials are for.
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never());
-    if host.base.scheme() == "https" {
-        builder = builder.tls_certs_merge(roots).tls_danger_accept_invalid_certs(host.skip_verify);
-        if let Some(identity) = identity {
-            builder = builder.identity(identity);
-        }
-        // Without a system's certificates there is still plain HTTP, and redirects from there to HTTPS are refused.
-    } else if !system_has_roots() {
-        builder = builder.tls_certs_only(roots);
+    builder = if host.base.scheme() == "https" {
+        builder.tls_certs_merge(roots).tls_danger_accept_invalid_certs(host.skip_verify)
+    } else {
+        // Reading the system's certificates takes longer than a small pull; plain HTTP needs none.
+        builder.tls_certs_only([]).https_only(false)
+    };
+    if let Some(identity) = identity {
+        builder = builder.identity(identity);
     }
     builder.build().map_err(|error| {
         let mut message = error.to_string();
@@ -84,18 +84,6 @@ fn build(
         }
         Problem::Tls(format!("TLS cannot be set up ({message}): is the package ca-certificates installed?"))
     })
-}
-
-/// Whether building a client that trusts the system's certificates can work at all.
-fn system_has_roots() -> bool {
-    [
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-        "/etc/ssl/cert.pem",
-        "/etc/ssl/ca-bundle.pem",
-    ]
-    .iter()
-    .any(|path| Path::new(path).exists())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Problem> {

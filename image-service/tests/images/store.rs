@@ -303,3 +303,56 @@ fn names(folder: &Path) -> Vec<String> {
 fn count(folder: &Path) -> usize {
     std::fs::read_dir(folder).unwrap().count()
 }
+
+/// Pulls, removals, containers and sweeps all at once: whatever order they come in, each either works or says why not,
+/// and in the end nothing is left and everything works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pulls_removals_and_containers_at_the_same_time() {
+    let (registry, root) = (Registry::start().await, Root::new().await);
+    let images: Vec<Image> =
+        (0..4).map(|n| Image::new(vec![layer("common"), layer(&n.to_string()), layer("top")])).collect();
+    for (index, image) in images.iter().enumerate() {
+        image.push(&registry.address, "x", &format!("v{index}")).await;
+    }
+    let overlay = std::sync::Arc::new(root.images.overlay());
+    let work = (0..8_usize).map(|worker| {
+        let (store, overlay, address) = (root.images.clone(), overlay.clone(), registry.address.clone());
+        let ids: Vec<String> = images.iter().map(Image::id).collect();
+        tokio::spawn(async move {
+            for round in 0..25_usize {
+                let which = (worker + round * 3) % ids.len();
+                let reference = format!("{address}/x:v{which}");
+                if let Err(error) = store.pull(PullRequest { reference, ..PullRequest::default() }).await {
+                    // Another worker may remove it between its commit and this look.
+                    assert!(error.to_string().contains("pull it first"), "{error}");
+                }
+                let container = ContainerId::random();
+                match overlay.provision(&ids[which], &container).await {
+                    Ok(mount) => {
+                        let mount = detached(mount);
+                        let content = std::fs::read_to_string(visible(&mount).join("file-common")).unwrap();
+                        assert_eq!(content, "common");
+                        assert!(visible(&mount).join(format!("file-{which}")).exists());
+                    }
+                    Err(error) => assert_eq!(error.kind(), Kind::NotFound, "{error}"),
+                }
+                if (worker + round) % 3 == 0 {
+                    store.remove(&ids[which]).await.unwrap();
+                }
+                overlay.destroy(&container).await.unwrap();
+            }
+        })
+    });
+    for worker in work.collect::<Vec<_>>() {
+        worker.await.unwrap();
+    }
+    for (index, image) in images.iter().enumerate() {
+        let pulled = root.pull(&format!("{}/x:v{index}", registry.address)).await.unwrap();
+        drop(overlay.provision(&pulled.id, &ContainerId::random()).await.unwrap());
+        root.images.remove(&image.id()).await.unwrap();
+    }
+    overlay.recover(&Known::default()).await.unwrap();
+    let path = root.path();
+    let folders = ["layers", "containers", "staging", "trash", "content/blobs/sha256"];
+    settle(async || folders.iter().all(|name| count(&path.join(name)) == 0)).await;
+}
