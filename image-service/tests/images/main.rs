@@ -11,3 +11,4 @@ mod mounts;
 mod registry;
 mod root;
 mod store;
+mod tls;
