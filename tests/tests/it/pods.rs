@@ -128,8 +128,7 @@ fn greeting(address: &str) -> Option<String> {
     Some(text)
 }
 
-fn echoed(address: &str) -> Option<String> {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+fn echoed(socket: &UdpSocket, address: &str) -> Option<String> {
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     socket.send_to(b"ping", address).ok()?;
     let mut buffer = [0; 16];
@@ -149,21 +148,27 @@ async fn host_ports_lead_to_the_pod_until_it_stops(node: &mut Node) {
         eventually(address, Duration::from_secs(5), async || greeting(address).filter(|text| text == "hello\n")).await;
     }
     let mut echo = node.udp_echo(&id, 53);
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     eventually("the local port", Duration::from_secs(5), async || greeting("127.0.0.1:8081")).await;
     assert_eq!(greeting("192.0.2.10:8081"), None, "open on loopback alone");
-    eventually("UDP", Duration::from_secs(5), async || echoed("192.0.2.10:8053").filter(|text| text == "ping")).await;
+    eventually("UDP", Duration::from_secs(5), async || {
+        echoed(&socket, "192.0.2.10:8053").filter(|text| text == "ping")
+    })
+    .await;
     echo.kill().unwrap();
     echo.wait().unwrap();
     cri.stop_pod(&id).await.unwrap();
     for address in ["192.0.2.10:8080", "127.0.0.1:8081", "[2001:db8::10]:8080"] {
         assert_eq!(greeting(address), None, "{address} is closed");
     }
-    // The next pod gets the port, and what the kernel remembers of UDP does not lead to the old one.
+    // The next pod gets the port, and what the kernel remembers of the client's packets does not lead to the old one.
     config.metadata.as_mut().unwrap().attempt = 1;
     let (id, _) = cri.run_in_pod(&config, &shell("main", servers)).await.unwrap();
     let mut echo = node.udp_echo(&id, 53);
-    eventually("UDP again", Duration::from_secs(5), async || echoed("192.0.2.10:8053").filter(|text| text == "ping"))
-        .await;
+    eventually("UDP again", Duration::from_secs(5), async || {
+        echoed(&socket, "192.0.2.10:8053").filter(|text| text == "ping")
+    })
+    .await;
     echo.kill().unwrap();
     echo.wait().unwrap();
 }
