@@ -7,6 +7,7 @@
 
 mod check;
 mod create;
+mod devices;
 mod error;
 mod file;
 mod host;
@@ -37,10 +38,6 @@ use host::{Controller, Host, Version};
 
 /// How long the end of processes is waited for that are in the way.
 const LEFTOVERS: Duration = Duration::from_secs(10);
-
-/// Why ordinary containers are refused on v2, and the node says that it is not ready.
-const DEVICES_ON_V2: &str = "device rules on cgroup v2 are not built yet, and without them a container could open the \
-                             host's disks: only privileged containers can run; boot with cgroup v1 for the others";
 
 /// The cgroups of this host, and tripod's own place in them.
 #[derive(Debug)]
@@ -170,9 +167,6 @@ impl Isolator for Cgroups {
             resources.memory_swap = resources.memory_limit;
         }
         check::check(&self.host, &resources).map_err(CgroupError::outward)?;
-        if self.unified() && !settings::allows_all(&resources.devices) {
-            return Err(CgroupError::Unimplemented(DEVICES_ON_V2).outward());
-        }
         let parent = parent(container.pod.config).map_err(CgroupError::outward)?;
         plan.cgroups = self.plan(parent.as_deref(), container.id, &resources);
         plan.resources = resources;
@@ -222,8 +216,7 @@ impl Isolator for Cgroups {
             format!("{} ({version}: {})", tree.mount.display(), controllers.join(" "))
         };
         let trees: Vec<_> = self.host.trees.iter().map(tree).collect();
-        let not_ready = self.unified().then(|| DEVICES_ON_V2.to_owned());
-        IsolatorStatus { not_ready, details: vec![("cgroups".to_owned(), trees.join(", "))] }
+        IsolatorStatus { not_ready: None, details: vec![("cgroups".to_owned(), trees.join(", "))] }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use tripod_shim_protocol::{CgroupPlan, Resources};
 
 use super::{
-    CgroupError,
+    CgroupError, devices,
     file::{self, Writer},
     host::{Controller, Host, Tree, Version},
     settings::{self, Setting},
@@ -120,6 +120,9 @@ fn limit(host: &Host, plan: &CgroupPlan, resources: &Resources) -> Result<(), Cg
     };
     for setting in group.into_iter().chain(limits).chain(devices) {
         apply(host, plan, &setting, &mut writer)?;
+    }
+    if plan.unified && !settings::allows_all(&resources.devices) {
+        plan.dirs.iter().try_for_each(|dir| devices::enforce(dir, &resources.devices))?;
     }
     Ok(())
 }

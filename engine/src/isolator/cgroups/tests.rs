@@ -196,13 +196,17 @@ async fn the_unified_tree_kills_all_at_once() {
 }
 
 #[tokio::test]
-async fn without_device_rules_the_unified_tree_runs_privileged_containers_only() {
+async fn the_unified_tree_keeps_devices_from_a_container() {
     let own = Own::unified();
-    let mut plan = LaunchPlan::default();
-    let error = Fixture::new().prepare_into(&own.0, &mut plan).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unimplemented);
-    assert!(own.0.status().await.not_ready.unwrap().contains("cgroup v2"));
-    assert_eq!(Own::new().0.status().await.not_ready.is_some(), Own::new().0.unified());
+    let zero =
+        DeviceRule { allow: true, kind: Some(DeviceKind::Char), major: Some(1), minor: Some(5), access: "r".into() };
+    let mut plan = own.plan(Resources::default()).await;
+    plan.resources.devices = vec![zero];
+    own.0.create(&plan.cgroups, &plan.resources).expect("cgroups");
+    let read = |device: &str| spawn(&plan, &format!("head -c 1 {device} || exit 9")).wait().unwrap().code();
+    assert_eq!(read("/dev/zero"), Some(0));
+    assert_eq!(read("/dev/urandom"), Some(9));
+    own.finish(&plan).await;
 }
 
 #[tokio::test]
