@@ -47,7 +47,7 @@ struct Documents {
 }
 
 /// Pulls an image, or joins a pull of the same name with the same credentials that runs already.
-pub(crate) async fn pull(inner: &Arc<Inner>, request: PullRequest) -> Result<Digest> {
+pub(crate) async fn pull(inner: &Arc<Inner>, request: PullRequest) -> Result<Arc<ImageRecord>> {
     let reference: Reference = request.reference.parse()?;
     let PullRequest { auth, progress, .. } = request;
     let key = (reference.to_string(), auth.as_ref().map(RegistryAuth::fingerprint));
@@ -102,7 +102,7 @@ async fn run(
     reference: &Reference,
     auth: Option<&RegistryAuth>,
     meter: &PullMeter,
-) -> Result<Digest> {
+) -> Result<Arc<ImageRecord>> {
     let session = Arc::new(inner.registries.session(reference, auth)?);
     let mut pins = Pins::new(&inner.fetcher.catalog);
     let documents = documents(inner, &session, reference, &mut pins).await?;
@@ -119,13 +119,13 @@ async fn run(
     let layers: Vec<_> = fetches.try_collect().await?;
     let size = layers.iter().map(|layer| layer.unpacked.bytes).sum();
     let record = record(&documents, diff_ids, size);
-    let (id, reference, top) = (record.id.clone(), reference.clone(), documents.top);
+    let (answer, reference, top) = (Arc::new(record.clone()), reference.clone(), documents.top);
     inner.fetcher.catalog.change(move |state| (Change::pulled(state, record, &reference, &top), ())).await?;
     drop(pins);
     if layers.iter().any(|layer| layer.unsynced_since_boot.is_some()) {
         inner.sync.notify_one();
     }
-    Ok(id)
+    Ok(answer)
 }
 
 /// Gets what describes the image, from the store where it has it.

@@ -10,10 +10,9 @@ use tokio::sync::{Notify, Semaphore};
 use tripod_engine::{Error, ImageConfig, Kind, Result};
 
 use crate::{
-    catalog::{Catalog, Change, Lease, Removed},
+    catalog::{Catalog, Change, ImageRecord, Lease, Removed},
     config::Config,
     content,
-    digest::Digest,
     fetch::{Fetcher, blocking},
     flight::Flights,
     gc,
@@ -35,7 +34,7 @@ pub(crate) struct Inner {
     pub config: Config,
     pub registries: Arc<Registries>,
     pub fetcher: Arc<Fetcher>,
-    pub pulls: Arc<Flights<PullKey, Digest, Arc<PullMeter>>>,
+    pub pulls: Arc<Flights<PullKey, Arc<ImageRecord>, Arc<PullMeter>>>,
     /// Layers wait for their sync.
     pub sync: Notify,
     /// Something may have become unneeded.
@@ -70,9 +69,8 @@ impl ImageService {
 
     /// Pulls an image and gives it. Runs to its end even if the caller goes away.
     pub async fn pull(&self, request: PullRequest) -> Result<Image> {
-        let name = request.reference.clone();
-        let id = pull::pull(&self.inner, request).await?;
-        self.get(&id.to_string()).ok_or_else(|| not_found(&name))
+        let record = pull::pull(&self.inner, request).await?;
+        Ok(Image::new(&record, &self.inner.fetcher.catalog.state(), &self.inner.config.pinned))
     }
 
     /// All images, in the order of their IDs.
