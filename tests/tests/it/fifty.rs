@@ -1,6 +1,12 @@
 //! Fifty pods, and a daemon that is killed again and again while it starts and stops them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tonic::Code;
 use tripod_cri_api::v1::{ContainerState, PodSandboxConfig, PodSandboxState};
@@ -54,13 +60,16 @@ async fn on_all<F: Future<Output = ()> + Send + 'static>(work: impl Fn(usize) ->
 
 async fn fifty_pods_survive_kills_and_leave_nothing(node: &mut Node) {
     let mut cri = node.ready().await;
+    let cut_off = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
     for round in 0..4u64 {
         let making = tokio::spawn({
-            let cri = cri.clone();
+            let (cri, cut_off) = (cri.clone(), Arc::clone(&cut_off));
             on_all(move |number| {
-                let cri = cri.clone();
+                let (cri, cut_off) = (cri.clone(), Arc::clone(&cut_off));
                 async move {
-                    let _ = make(&cri, number).await;
+                    if make(&cri, number).await.is_err() {
+                        cut_off[0].fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             })
         });
@@ -89,13 +98,14 @@ async fn fifty_pods_survive_kills_and_leave_nothing(node: &mut Node) {
 
     for round in 0..3u64 {
         let removing = tokio::spawn({
-            let (cri, pods) = (cri.clone(), pods.clone());
+            let (cri, pods, cut_off) = (cri.clone(), pods.clone(), Arc::clone(&cut_off));
             on_all(move |number| {
-                let (cri, id) = (cri.clone(), pods[number].id.clone());
+                let (cri, id, cut_off) = (cri.clone(), pods[number].id.clone(), Arc::clone(&cut_off));
                 async move {
-                    let _ = cri.stop_pod(&id).await;
-                    if number.is_multiple_of(3) {
-                        let _ = cri.remove_pod(&id).await;
+                    let stopped = cri.stop_pod(&id).await;
+                    let removed = if number.is_multiple_of(3) { cri.remove_pod(&id).await } else { Ok(()) };
+                    if stopped.and(removed).is_err() {
+                        cut_off[1].fetch_add(1, Ordering::Relaxed);
                     }
                 }
             })
@@ -105,5 +115,7 @@ async fn fifty_pods_survive_kills_and_leave_nothing(node: &mut Node) {
         removing.await.unwrap();
         cri = node.start().await;
     }
+    let [making, removing] = [0, 1].map(|at| cut_off[at].load(Ordering::Relaxed));
+    assert!(making > 0 && removing > 0, "the kills must hit something: {making} and {removing} calls");
     node.clear(&cri).await;
 }
