@@ -10,6 +10,7 @@ mod error;
 pub(crate) mod hosts;
 mod session;
 mod tls;
+mod token;
 
 use std::{path::PathBuf, sync::Arc};
 
