@@ -3,6 +3,7 @@
 use std::{
     os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use tripod_image_service::{Config, Image, ImageService, PullRequest, Timeouts};
 
 /// A store, and the folder with its registries' settings.
 pub struct Root {
-    pub folder: TempDir,
+    pub folder: Folder,
     pub images: ImageService,
 }
 
@@ -22,7 +23,7 @@ impl Root {
 
     pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
         assert!(rustix::process::geteuid().is_root(), "this test needs root");
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder(tempfile::tempdir().unwrap());
         let images = ImageService::open(config(folder.path(), adjust)).await.unwrap();
         Self { folder, images }
     }
@@ -40,6 +41,27 @@ impl Root {
         let entries = std::fs::read_dir(self.path().join("staging")).unwrap();
         let left: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+/// A folder that is gone with this value, even if the store's background work still writes into it.
+pub struct Folder(TempDir);
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            let _ = std::fs::remove_dir_all(self.0.path());
+            std::thread::sleep(Duration::from_millis(30));
+            if !self.0.path().exists() {
+                return;
+            }
+        }
     }
 }
 
