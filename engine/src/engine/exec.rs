@@ -39,7 +39,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Engine {
     /// Runs a command in a running container to its end. After the time-out the command and all that it started are
-    /// killed, and the error says so.
+    /// killed, and the error says so; the same happens, without a word, when the caller goes away.
     pub async fn exec_sync(&self, id: &str, argv: Vec<String>, limit: Option<Duration>) -> Result<ExecOutput> {
         let container = self.index.container(id)?;
         let record = container.record();
@@ -61,7 +61,7 @@ impl Engine {
         let null = std::fs::File::open("/dev/null").map_err(|error| Error::io("open /dev/null", error))?;
 
         let ended = shim.exec_end(&exec);
-        let _forget = Forget { shim: Arc::clone(&shim), exec: exec.clone() };
+        let mut awaited = Awaited { shim: Arc::clone(&shim), exec: exec.clone(), over: false };
         launcher.exec(&shim, &plan, request, [null.into(), stdout_end, stderr_end]).await?;
         let (mut stdout, mut stderr) = (Output::new(stdout)?, Output::new(stderr)?);
         let work = async {
@@ -74,6 +74,7 @@ impl Engine {
             Some(limit) => tokio::time::timeout(limit, work).await,
             None => Ok(work.await),
         };
+        awaited.over = true;
         match finished {
             Ok(code) => Ok(ExecOutput { stdout: stdout.kept, stderr: stderr.kept, code: code? }),
             Err(_) => {
@@ -86,15 +87,23 @@ impl Engine {
     }
 }
 
-/// Takes an exec off the shim's list of those that somebody waits for.
-struct Forget {
+/// A command that somebody waits for. Once nobody does, nothing it says is of use, and nobody would ever end it.
+struct Awaited {
     shim: Arc<Shim>,
     exec: String,
+    over: bool,
 }
 
-impl Drop for Forget {
+impl Drop for Awaited {
     fn drop(&mut self) {
         self.shim.forget_exec(&self.exec);
+        // Outside of a runtime the daemon itself is ending.
+        if !self.over
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (shim, exec) = (Arc::clone(&self.shim), std::mem::take(&mut self.exec));
+            runtime.spawn(async move { kill(&shim, &exec).await });
+        }
     }
 }
 
@@ -120,8 +129,9 @@ async fn kill(shim: &Arc<Shim>, exec: &str) {
     match shim.tell(Request::KillExec { exec: exec.to_owned() }).await {
         Ok(()) => drop(tokio::time::timeout(KILL_LIMIT, ended).await),
         // It has ended by itself in the meantime.
-        Err(error) => tracing::debug!(exec, %error, "a command that timed out could not be killed"),
+        Err(error) => tracing::debug!(exec, %error, "a command that nobody waits for could not be killed"),
     }
+    shim.forget_exec(exec);
 }
 
 /// One output stream.
