@@ -18,6 +18,7 @@ tests![
     many_commands_at_once_leave_no_zombies,
     a_command_sees_no_descriptor_of_ours,
     a_program_that_is_not_there_is_told,
+    a_command_ends_when_nobody_waits_for_it,
 ];
 
 async fn running(node: &mut Node) -> (Cri, String) {
@@ -138,4 +139,15 @@ async fn a_program_that_is_not_there_is_told(node: &mut Node) {
     assert!(error.message().contains("/no/such/program"), "{error}");
     assert_eq!(cri.sh(&id, "echo fine").await, "fine");
     assert_eq!(cri.exec(&id, &[], 5).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+/// The client hangs up: the time-out still holds, and nothing runs on for ever.
+async fn a_command_ends_when_nobody_waits_for_it(node: &mut Node) {
+    let (cri, id) = running(node).await;
+    let call = cri.exec(&id, &["/bin/sh", "-c", "sleep 3456 & sleep 3456"], 2);
+    assert!(tokio::time::timeout(Duration::from_millis(700), call).await.is_err());
+    tripod_tests::eventually("the end of the command", Duration::from_secs(5), async || {
+        (sleepers("3456") == 0).then_some(())
+    })
+    .await;
 }

@@ -14,8 +14,11 @@ mod joins;
 mod logs;
 mod main_job;
 mod pods;
+mod processes;
 mod recovery;
+mod resources;
 mod service;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,9 @@ fn main() -> ExitCode {
         service::TESTS,
         pods::TESTS,
         containers::TESTS,
+        processes::TESTS,
+        resources::TESTS,
+        volumes::TESTS,
         exec::TESTS,
         logs::TESTS,
         images::TESTS,
