@@ -5,11 +5,12 @@
     scripts/test --list           the stages
 
 It installs what is missing, goes on after a stage that failed, and ends with `N passed, N failed, N skipped`. Each
-stage writes a log to .build/logs; of one that failed the end of the log is shown.
+stage writes a log to .build/logs; of one that failed the telling part is shown.
 """
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ BUILD = REPO / ".build"
 LOGS = BUILD / "logs"
 TARGET = (REPO / os.environ.get("CARGO_TARGET_DIR", "target")).resolve()
 TRIPOD, SHIM = TARGET / "release" / "tripod", TARGET / "release" / "tripod-shim"
-SHOWN_LINES = 60
+SHOWN_LINES = 120
 
 # Compiled without optimisation: it runs for a second, and is built on every fresh checkout.
 DENY = f"""
@@ -155,17 +156,25 @@ def run(stage, temporary):
             if counted != counts.Counts():
                 current.text = f"{stage.text}: {counted.short()}"
             if done.returncode != 0:
-                raise Failed(f"status {done.returncode}; the end of {log}:")
+                raise Failed(f"status {done.returncode}; from {log}:")
             if counted.failed:
-                raise Failed(f"it ended well but counts failures; the end of {log}:")
+                raise Failed(f"it ended well but counts failures; from {log}:")
             if stage.count is not counts.none and counted == counts.Counts():
-                raise Failed(f"no test ran; the end of {log}:")
+                raise Failed(f"no test ran; from {log}:")
             well = True
     except Failed as error:
         say(f"    {error}")
-        for line in text.splitlines()[-SHOWN_LINES:]:
+        for line in excerpt(text):
             say(f"    | {line}")
     return counted, well
+
+
+def excerpt(text):
+    """What cargo and rustc say about failures; of other programs the end."""
+    failures = re.findall(r"^failures:\n(.*?)^test result: FAILED", text, re.MULTILINE | re.DOTALL)
+    errors = re.findall(r"^error(?:\[E\d+\])?: .*\n(?: .*\n)*", text, re.MULTILINE)
+    lines = [line for part in failures or errors for line in part.splitlines() if line]
+    return lines[:SHOWN_LINES] or text.splitlines()[-SHOWN_LINES:]
 
 
 def leftovers(temporary):
