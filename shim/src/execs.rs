@@ -14,7 +14,7 @@ use crate::{
     clock,
     containers::birthplace,
     fault::{Blame, failure},
-    poll::Source,
+    poll::{Source, Token},
     shim::Shim,
     start::{self, Progress, ReplyTo, Stages, Start},
     tree,
@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Exec {
     /// The container that it runs in.
     pub(crate) container: String,
+    /// The connection over which it was asked for. Its output and its time-out are that daemon's.
+    pub(crate) link: Token,
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) phase: Phase,
@@ -101,7 +103,8 @@ impl Shim {
             }
         };
         let (container, phase) = (plan.container.clone(), Phase::Starting(start));
-        self.execs.insert(plan.exec.clone(), Exec { container, pid: child.pid, pidfd: child.pidfd, phase });
+        let exec = Exec { container, link: reply.link, pid: child.pid, pidfd: child.pidfd, phase };
+        self.execs.insert(plan.exec.clone(), exec);
         Ok(())
     }
 
@@ -149,6 +152,13 @@ impl Shim {
         let exec = exec.ok_or_else(|| failure(FailureKind::NotFound, format!("kill exec {name}"), "no such exec"))?;
         tree::kill(exec.pid, &exec.pidfd);
         Ok(())
+    }
+
+    /// Kills the execs that a daemon asked for which is gone: nobody reads what they say, and nobody would end them.
+    pub(crate) fn kill_execs_from(&mut self, link: Token) {
+        for exec in self.execs.values().filter(|exec| exec.link == link) {
+            tree::kill(exec.pid, &exec.pidfd);
+        }
     }
 
     /// Kills the execs of a container that has ended. In its own PID namespace the kernel has done so.

@@ -187,10 +187,11 @@ impl Shim {
         }
     }
 
-    /// The end of a connection is no reason for anything else to end.
+    /// The end of a connection is no reason for anything else to end, but for the execs of whoever was there.
     fn hang_up(&mut self, token: Token) {
         if let Some(link) = self.links.remove(&token) {
             self.poll.remove(link.as_fd(), token);
+            self.kill_execs_from(token);
             self.unclaimed = Instant::now() + UNCLAIMED;
         }
     }
