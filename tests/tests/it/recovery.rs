@@ -21,6 +21,7 @@ tests![
     a_shim_that_dies_unseen_is_found_out,
     kills_in_the_midst_of_making_leave_nothing,
     after_a_reboot_pods_are_not_ready_and_go_cleanly,
+    a_command_ends_with_the_daemon_that_ran_it,
 ];
 
 fn now() -> i64 {
@@ -216,7 +217,8 @@ async fn kills_in_the_midst_of_making_leave_nothing(node: &mut Node) {
             cri.remove_pod(&pod.id).await.unwrap();
         }
         assert!(cri.containers().await.is_empty());
-        assert!(find(&["tripod-shim"]).is_empty(), "round {round}: a shim of a pod that nobody knows");
+        let what = format!("round {round}: the end of shims that nobody knows");
+        eventually(&what, Duration::from_secs(2), async || find(&["tripod-shim"]).is_empty().then_some(())).await;
         assert_eq!(fs::read_dir("/run/netns").map_or(0, Iterator::count), 0, "round {round}: a network namespace");
     }
 }
@@ -289,4 +291,21 @@ async fn after_a_reboot_pods_are_not_ready_and_go_cleanly(node: &mut Node) {
     node.clear(&cri).await;
     assert!(Command::new("umount").arg("/proc/sys/kernel/random/boot_id").status().unwrap().success());
     assert!(Path::new("/proc/sys/kernel/random/boot_id").exists());
+}
+
+/// The limit of a command is the daemon's; without it nobody would ever end the command.
+async fn a_command_ends_with_the_daemon_that_ran_it(node: &mut Node) {
+    let cri = node.ready().await;
+    let (_, id) = cri.run_in_pod(&host_pod("main"), &shell("main", "sleep 1000")).await.unwrap();
+    let call = tokio::spawn({
+        let (cri, id) = (cri.clone(), id.clone());
+        async move { cri.exec(&id, &["/bin/sh", "-c", "sleep 4567 & sleep 4567"], 2).await }
+    });
+    eventually("the command", Duration::from_secs(5), async || (find(&["sleep", "4567"]).len() >= 2).then_some(()))
+        .await;
+    let cri = node.restart().await;
+    assert!(call.await.unwrap().is_err());
+    let over = async || find(&["sleep", "4567"]).is_empty().then_some(());
+    eventually("the end of the command", Duration::from_secs(5), over).await;
+    assert_eq!(cri.sh(&id, "echo fine").await, "fine");
 }
