@@ -63,9 +63,9 @@ def prepare():
         said = call([REPO / "scripts" / "setup"])
         current.text = said.strip().splitlines()[-1] if said.strip() else "nothing was missing"
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
-    with step("build", "tripod and its shim, with cargo") as current:
+    with step("build", "tripod and its shim, with cargo", noisy=True) as current:
         current.text = call([REPO / "scripts" / "build"], quiet=False).strip().splitlines()[-1]
-    with step("build", "crictl, the command line for what kubelet talks to"):
+    with step("build", "crictl, the command line for what kubelet talks to", noisy=True):
         with contextlib.redirect_stdout(sys.stderr):
             programs.ensure("cri")
     return (REPO / target / "release" / "tripod").resolve()

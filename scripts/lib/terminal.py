@@ -44,20 +44,23 @@ class Step:
 
 
 @contextlib.contextmanager
-def step(name, text):
-    """Prints the line of a step: its name at once, the rest when it ends."""
-    print(coloured(f"{name:<{_NAME}}", "bold"), end="", flush=True)
+def step(name, text, noisy=False):
+    """Prints the line of a step: its name at once, the rest when it ends. What a noisy one says stands above that."""
+    head = coloured(f"{name:<{_NAME}}", "bold")
+    print(f"{head}{text} …\n" if noisy else head, end="", flush=True)
     current, started = Step(name, text), time.monotonic()
     try:
         yield current
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-        _end(current, started, "red", "stopped" if stopped else "failed")
+        _end(current, started, "red", "stopped" if stopped else "failed", noisy)
         raise
-    _end(current, started, "green", "")
+    _end(current, started, "green", "", noisy)
 
 
-def _end(current, started, colour, outcome):
+def _end(current, started, colour, outcome, indented):
+    if indented:
+        print(" " * _NAME, end="")
     took = f"{duration(time.monotonic() - started):>9}"
     say(f"{current.text:<{_TEXT}.{_TEXT}} {coloured(took, colour)} {coloured(outcome, colour)}".rstrip())
     for line in current.lines:
