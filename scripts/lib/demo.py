@@ -30,6 +30,8 @@ from terminal import Failed, coloured, say, step  # noqa: E402
 
 PAGE = "Hello from a pod that tripod runs.\n"
 READY_WITHIN = 20
+# The kernel takes a moment to remove a pod's interface.
+GONE_WITHIN = 5
 IN_THE_WILD = "docker.io/library/alpine:3"
 
 
@@ -221,7 +223,9 @@ class Demo:
             self.crictl("rmi", image)
         with step("clean up", "ends daemon and registry; looks for anything that is left of them"):
             self.undo.close()
-            left = self.leftovers(pod)
+            until = time.monotonic() + GONE_WITHIN
+            while (left := self.leftovers(pod)) and time.monotonic() < until:
+                time.sleep(0.1)
             if left:
                 raise Failed("this is left:\n" + "\n".join(left))
 
@@ -233,7 +237,7 @@ class Demo:
         call([REPO / "scripts" / "leaks", "snapshot", state])
         there = json.loads(state.read_text())
         found = [f"{kind} {item}" for kind, items in there.items() for item in items if own.search(item)]
-        found += [f"process {line}" for line in processes.orphans(patience=5)]
+        found += [f"process {line}" for line in processes.orphans(patience=GONE_WITHIN)]
         folders = [self.work / folder for folder in ("state/pods", "root/containers")]
         return found + [f"file {path}" for folder in folders if folder.exists() for path in folder.iterdir()]
 
