@@ -1,13 +1,6 @@
 //! Running a command in a container and collecting what it says.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::{io::AsyncReadExt, net::unix::pipe};
 use tripod_shim_protocol::{ExecPlan, ProcessPlan, Request};
@@ -35,8 +28,6 @@ pub struct ExecOutput {
     pub code: i32,
 }
 
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
 impl Engine {
     /// Runs a command in a running container to its end. After the time-out the command and all that it started are
     /// killed, and the error says so; the same happens, without a word, when the caller goes away.
@@ -51,7 +42,8 @@ impl Engine {
         let launcher = self.launcher(&pod.record().config.runtime_handler)?;
         let shim = pod.shim()?;
         let plan = container.plan();
-        let exec = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // Unique for the shim, which may still be ending those of an earlier daemon.
+        let exec = format!("{:032x}", rand::random::<u128>());
         let process = ProcessPlan { argv, terminal: false, ..plan.process.clone() };
         let request = ExecPlan { exec: exec.clone(), container: container.id.to_string(), process };
 

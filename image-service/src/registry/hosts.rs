@@ -213,6 +213,10 @@ fn parse(text: &str, path: &Path, registry: &str, upstream: &Host) -> Result<Vec
     // What _default names as server stands in for every registry: it is a mirror, and gets no registry's credentials.
     last.upstream =
         last.same_origin(&upstream.base) || server.is_some() && dir.file_name().is_some_and(|name| name != "_default");
+    // Named a second time as a mirror, to set its capabilities, the server is still the server.
+    for host in hosts.iter_mut().filter(|host| host.same_origin(&last.base)) {
+        host.upstream |= last.upstream;
+    }
     hosts.push(last);
     hosts.dedup_by(|second, first| first.base == second.base);
     if hosts.iter().all(|host| !host.pull) {

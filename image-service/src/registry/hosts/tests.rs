@@ -66,6 +66,14 @@ fn mirrors_keep_the_order_of_the_file() {
 }
 
 #[test]
+fn a_server_that_is_listed_as_a_mirror_too_is_still_the_server() {
+    let text = "server = \"http://inner:5000\"\n[host.\"http://inner:5000\"]\n[host.\"http://mirror:5000\"]\n";
+    let hosts = with("registry.example", text, "registry.example").unwrap();
+    assert_eq!(hosts.iter().map(|host| host.upstream).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(bases(&hosts)[0], "http://inner:5000/v2");
+}
+
+#[test]
 fn a_default_serves_every_registry_but_gets_no_credentials() {
     let hosts = with("_default", "server = \"http://mirror:5000\"\n", "registry.k8s.io").unwrap();
     assert_eq!(bases(&hosts), ["http://mirror:5000/v2"]);
