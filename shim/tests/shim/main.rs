@@ -5,6 +5,6 @@ mod exec;
 mod launch;
 mod life;
 mod logs;
-mod measure;
 mod mounts;
+mod stages;
 mod support;

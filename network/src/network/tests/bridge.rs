@@ -190,36 +190,3 @@ async fn futures_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Outp
     .await;
     waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
-
-/// Prints what a pod's network costs; `cargo test --release -- --ignored --nocapture figures`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn figures() {
-    on_host(|host| async move {
-        let network = host.network();
-        let warm = start(&network, vec![]).await;
-        network.cleanup_pod(&warm.id).await.expect("cleaned up");
-        let (mut starts, mut stops, mut reads) = (Vec::new(), Vec::new(), Vec::new());
-        let mut pods = Vec::new();
-        for _ in 0..50 {
-            let began = Instant::now();
-            pods.push(start(&network, vec![]).await);
-            starts.push(began.elapsed());
-        }
-        for pod in &pods {
-            let began = Instant::now();
-            let mut usage = PodUsage::default();
-            network.pod_usage(PodContext { id: &pod.id, config: &pod.config, dir: Path::new("/") }, &mut usage);
-            reads.push(began.elapsed());
-        }
-        for pod in &pods {
-            let began = Instant::now();
-            network.cleanup_pod(&pod.id).await.expect("cleaned up");
-            stops.push(began.elapsed());
-        }
-        for (name, mut times) in [("prepare_pod", starts), ("pod_usage", reads), ("cleanup_pod", stops)] {
-            times.sort_unstable();
-            println!("{name}: median {:?}, fastest {:?}, slowest {:?} of 50", times[25], times[0], times[49]);
-        }
-    });
-}
