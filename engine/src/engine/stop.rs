@@ -15,6 +15,10 @@ const MAX_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const SIGKILL: i32 = 9;
 
+/// Pause before it is looked whether a program catches its stop signal by now; it doubles up to the longest.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
 impl Engine {
     /// Stops a container: its stop signal, then SIGKILL after the grace. A second call with a shorter grace shortens it.
     /// Unknown containers and those that do not run are fine.
@@ -58,9 +62,7 @@ impl Engine {
 
     async fn stop_running(&self, container: &Arc<Container>, grace: Duration, operation: &Operation) -> Result<()> {
         let record = container.record();
-        if !matches!(record.state, ContainerState::Running { .. }) {
-            return Ok(());
-        }
+        let ContainerState::Running { pid, .. } = record.state else { return Ok(()) };
         let pod = self.index.pod(record.pod.as_str())?;
         let launcher = self.launcher(&pod.record().config.runtime_handler)?;
         let signal = async |signal: i32| {
@@ -75,7 +77,10 @@ impl Engine {
         };
         if !grace.is_zero() {
             operation.stage("grace");
-            signal(container.plan().stop_signal).await?;
+            let stop_signal = container.plan().stop_signal;
+            signal(stop_signal).await?;
+            let mut deaf = !catches(pid, stop_signal);
+            let mut pause = FIRST_LOOK;
             let mut deadline = container.deadline.subscribe();
             loop {
                 let until = deadline.borrow_and_update().unwrap_or_else(Instant::now);
@@ -83,6 +88,13 @@ impl Engine {
                     () = container.wait_exited() => return Ok(()),
                     () = tokio::time::sleep_until(until) => break,
                     changed = deadline.changed() => if changed.is_err() { break },
+                    () = tokio::time::sleep(pause), if deaf => {
+                        pause = (pause * 2).min(LONGEST_LOOK);
+                        if catches(pid, stop_signal) {
+                            deaf = false;
+                            signal(stop_signal).await?;
+                        }
+                    }
                 }
             }
         }
@@ -97,5 +109,33 @@ impl Engine {
             let why = "a process may wait for a disk or a network filesystem that does not answer";
             Error::new(error.kind(), format!("stop container {}: {error}: {why}", container.id))
         })
+    }
+}
+
+/// Whether a process has a handler for a signal; yes if it cannot be told.
+///
+/// The kernel drops a signal to the first process of a PID namespace that has none. A program that is stopped right after
+/// its start has not come to that yet: the signal is sent again once it has. It is asked after sending, so that
+/// one that was delivered is not repeated.
+fn catches(pid: i32, signal: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| caught(&status, signal))
+}
+
+fn caught(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask & 1u64.unbounded_shl(signal.unsigned_abs().wrapping_sub(1)) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handlers_are_read_from_the_status_of_a_process() {
+        let status = "SigBlk:\t0000000000000000\nSigCgt:\t0000000100004000\n";
+        assert!(caught(status, 15) && caught(status, 33));
+        assert!(!caught(status, 1) && !caught(status, 16) && !caught(status, 64));
+        assert!(caught("nothing about signals", 15));
     }
 }

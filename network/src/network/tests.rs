@@ -51,6 +51,15 @@ impl Pod {
     }
 }
 
+impl Drop for Host {
+    /// Namespaces of pods that a test leaves running are mounted in the folder, which could not be removed.
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(&self.config.netns_dir).into_iter().flatten().flatten() {
+            let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
 /// Runs a test on a host of its own.
 fn on_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F + Send + 'static) {
     assert!(rustix::process::geteuid().is_root(), "this test makes network namespaces and must be run as root");

@@ -13,6 +13,7 @@ tests![
     a_start_that_fails_says_why,
     lack_of_memory_is_told,
     stop_asks_then_kills,
+    a_program_that_is_not_ready_yet_is_asked_again,
     a_second_stop_shortens_the_grace,
     stop_signals_of_image_and_request,
 ];
@@ -105,6 +106,18 @@ fn processes() -> Vec<String> {
     let folders = fs::read_dir("/proc").unwrap().flatten();
     let lines = folders.filter_map(|folder| fs::read(folder.path().join("cmdline")).ok());
     lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
+}
+
+/// 17. The kernel drops a signal to PID 1 that has no handler for it.
+async fn a_program_that_is_not_ready_yet_is_asked_again(node: &mut Node) {
+    let cri = node.ready().await;
+    let (pod, config) = pod_of(&cri).await;
+    let script = "sleep 1; trap 'exit 7' TERM; while :; do sleep 0.1; done";
+    let id = cri.run(&pod, &config, &shell("slow", script)).await.unwrap();
+    let began = Instant::now();
+    cri.stop(&id, 50).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(40), "it was killed at the end of the grace");
+    assert_eq!(cri.status(&id).await.unwrap().exit_code, 7);
 }
 
 /// 17.
