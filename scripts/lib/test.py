@@ -68,7 +68,7 @@ class Stage:
 
 
 STAGES = [
-    Stage("set up", "Debian packages, Rust, Go", "scripts/setup"),
+    Stage("set up", "Debian packages, Rust, Go", "scripts/setup --tests"),
     Stage("fmt", "the code is formatted", "cargo fmt --all --check"),
     Stage("build", "tripod and its shim as they are shipped", "scripts/build"),
     Stage("clippy", "no warning in any target", f"cargo clippy --locked --workspace --all-targets {FEATURES} -- -D warnings"),
