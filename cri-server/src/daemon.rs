@@ -3,7 +3,12 @@
 use std::{io, path::Path, time::Duration};
 
 use prometheus_client::registry::Registry;
-use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tripod_cri_api::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
@@ -53,6 +58,8 @@ pub enum DaemonError {
 #[derive(Debug)]
 pub struct Daemon {
     socket: Socket,
+    terminate: Signal,
+    interrupt: Signal,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     exporter: Option<JoinHandle<()>>,
@@ -61,6 +68,9 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one; it answers when this returns. Clients that connect earlier wait.
     pub async fn start(config: &Config) -> Result<Self, DaemonError> {
+        // Before anybody can know that there is a daemon to be ended.
+        let terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
         let (socket, listener) = Socket::bind(&config.socket).await?;
         let metrics = CallMetrics::default();
         let parts = compose(config).await?;
@@ -73,7 +83,7 @@ impl Daemon {
             version = env!("CARGO_PKG_VERSION"),
             "tripod serves"
         );
-        Ok(Self { socket, stop, server, exporter })
+        Ok(Self { socket, terminate, interrupt, stop, server, exporter })
     }
 
     /// Where it listens.
@@ -83,14 +93,11 @@ impl Daemon {
 
     /// Serves until somebody asks the process to end (SIGTERM, SIGINT). Containers go on.
     pub async fn run(mut self) -> Result<(), DaemonError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
         notify("READY=1");
         tokio::select! {
             ended = &mut self.server => return ended.unwrap_or(Ok(())).map_err(DaemonError::from),
-            _ = terminate.recv() => tracing::info!("SIGTERM: tripod ends, containers go on"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: tripod ends, containers go on"),
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: tripod ends, containers go on"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: tripod ends, containers go on"),
         }
         notify("STOPPING=1");
         self.stop().await

@@ -16,6 +16,7 @@ from pathlib import Path
 from . import Failed, say
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_FRESH = 60  # seconds
 _INSIDE = "CRITEST_INSIDE"
 _MS_REC, _MS_SHARED = 0x4000, 1 << 20  # linux/mount.h
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -27,9 +28,9 @@ def inside():
 
 def enter(arguments):
     """Runs this program again with the same arguments in fresh namespaces; gives its exit status."""
-    for point, _, _ in _hierarchies():
-        for stale in _abandoned(Path(point)):
-            _remove(stale)
+    for name in _abandoned_groups():
+        for point, _, _ in _hierarchies():
+            _remove(Path(point) / name)
     groups = _make_groups(f"critest-{os.getpid()}")
     flags = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child", "--mount-proc"]
     environment = {**os.environ, _INSIDE: "1"}
@@ -53,17 +54,39 @@ def enter(arguments):
 
 
 def _abandoned(folder):
-    """Folders `critest-PID…` of runs that were killed before they could clean up."""
+    """Folders `critest-PID…` of runs that were killed before they could clean up.
+
+    A fresh one may belong to a run in another PID namespace, where the number means another process.
+    """
     for path in folder.glob("critest-[0-9]*"):
-        if not Path("/proc", path.name.split("-")[1]).exists():
+        if not Path("/proc", path.name.split("-")[1]).exists() and time.time() - path.stat().st_mtime > _FRESH:
             yield path
+
+
+def _abandoned_groups():
+    """Names of groups of killed runs: in no hierarchy do they hold a process."""
+    groups = [group for point, _, _ in _hierarchies() for group in _abandoned(Path(point))]
+    return {group.name for group in groups} - {group.name for group in groups if _has_processes(group)}
+
+
+def _has_processes(group):
+    """Version 1 does not list processes of other PID namespaces; its pids controller counts them."""
+    count = group / "pids.current"
+    try:
+        listed = any(path.read_text() for path in group.rglob("cgroup.procs"))
+        return listed or (count.exists() and count.read_text().strip() != "0")
+    except OSError:
+        # It changes as we look: somebody is at work there.
+        return True
 
 
 def work_folder():
     """A folder for one run's files, named after the process; those of killed runs go first."""
     place = Path(tempfile.gettempdir())
+    alive = {group.name for point, _, _ in _hierarchies() for group in Path(point).glob("critest-[0-9]*")}
     for stale in _abandoned(place):
-        clear(stale)
+        if stale.name.rsplit("-", 1)[0] not in alive:
+            clear(stale)
     folder = Path(tempfile.mkdtemp(prefix=f"critest-{os.getpid()}-"))
     # The root of a user namespace is nobody in particular out here, and must reach its root filesystem.
     folder.chmod(0o755)

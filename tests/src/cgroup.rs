@@ -10,6 +10,9 @@ use std::{
 /// Options of every mount, which do not name a controller.
 const PLAIN_OPTIONS: [&str; 6] = ["rw", "relatime", "nosuid", "nodev", "noexec", "xattr"];
 
+/// How long a group may stay empty before its maker moves in.
+const FRESH: Duration = Duration::from_secs(60);
+
 /// A mounted hierarchy.
 #[derive(Debug, Clone)]
 pub struct Hierarchy {
@@ -97,16 +100,35 @@ pub(crate) fn children(group: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
-/// Names `PREFIX-PID-…` in all hierarchies whose process is gone: a killed run left them.
+/// Names `PREFIX-PID-…` in all hierarchies whose process is gone: a killed run left them. A copy that runs in another
+/// PID namespace counts its processes otherwise, so a group that has some is alive whatever its name says.
 pub(crate) fn abandoned(prefix: &str) -> Vec<String> {
-    let groups = hierarchies().into_iter().flat_map(|hierarchy| children(&hierarchy.point));
-    let mut names: Vec<String> = groups
-        .filter_map(|group| group.file_name()?.to_str().map(str::to_owned))
-        .filter(|name| is_abandoned(name, prefix))
-        .collect();
-    names.sort();
-    names.dedup();
-    names
+    let groups: Vec<PathBuf> = hierarchies().into_iter().flat_map(|hierarchy| children(&hierarchy.point)).collect();
+    let mut alive: BTreeMap<String, bool> = BTreeMap::new();
+    for group in groups {
+        if let Some(name) = group.file_name().and_then(|name| name.to_str()).filter(|name| is_abandoned(name, prefix)) {
+            *alive.entry(name.to_owned()).or_default() |= has_processes(&group) || is_fresh(&group);
+        }
+    }
+    alive.into_iter().filter(|(_, alive)| !alive).map(|(name, _)| name).collect()
+}
+
+/// Version 1 does not list processes of other PID namespaces; its pids controller counts them, with those below.
+fn has_processes(group: &Path) -> bool {
+    fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|processes| !processes.is_empty())
+        || fs::read_to_string(group.join("pids.current")).is_ok_and(|count| count.trim() != "0")
+        || children(group).iter().any(|child| has_processes(child))
+}
+
+/// Whether any hierarchy has a group of this name.
+pub(crate) fn exists(name: &str) -> bool {
+    hierarchies().iter().any(|hierarchy| hierarchy.point.join(name).exists())
+}
+
+/// Whether somebody may have made it just now, to move into it.
+pub(crate) fn is_fresh(folder: &Path) -> bool {
+    let age = fs::metadata(folder).and_then(|meta| meta.modified()).map(|time| time.elapsed().unwrap_or_default());
+    age.is_ok_and(|age| age < FRESH)
 }
 
 /// Whether a name is `PREFIX-PID-…` of a process that is gone.

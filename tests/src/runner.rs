@@ -196,7 +196,8 @@ fn remove_abandoned() {
         }
     }
     for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(|name| cgroup::is_abandoned(name, PREFIX)) {
+        let is_abandoned = |name: &str| cgroup::is_abandoned(name, PREFIX) && !cgroup::exists(name);
+        if entry.file_name().to_str().is_some_and(is_abandoned) && !cgroup::is_fresh(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
