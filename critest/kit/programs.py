@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 
-from . import BUILD, CRITEST, Failed, say
+from . import BUILD, CRITEST, REPO, Failed, say
 
 BIN = BUILD / "bin"
 CNI_BIN = BIN / "cni"
@@ -46,6 +46,11 @@ SETS = {
                 "meta/bandwidth", "meta/firewall", "meta/portmap", "meta/tuning",
             )
         },
+    },
+    "clients": {
+        "module": REPO / "tests" / "clients" / "go",
+        "debian": {},
+        "commands": {"streamclient": _static(".", "bin/streamclient")},
     },
     "peer": {
         "module": CRITEST / "peer",
@@ -112,8 +117,9 @@ def _output(command):
 
 def _key(recipe):
     digest = hashlib.sha256()
-    for file in ("go.mod", "go.sum", "tools.go"):
-        digest.update((recipe["module"] / file).read_bytes())
+    module = recipe["module"]
+    for file in (module / "go.mod", module / "go.sum", *sorted(module.glob("*.go"))):
+        digest.update(file.read_bytes())
     digest.update(repr(recipe["commands"]).encode())
     return digest.hexdigest()
 

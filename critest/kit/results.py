@@ -1,6 +1,7 @@
 """Holds critest's report against the list of expected results."""
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 
@@ -8,9 +9,25 @@ _PREFIX = "[k8s.io] "
 
 
 @dataclass
+class Again:
+    """Specs that run once more with other flags of critest."""
+
+    what: str
+    flags: list
+    must_pass: set
+    skips: dict
+
+    def matching(self, focus):
+        """The specs that a focus selects, as critest names them; all of them without a focus."""
+        names = sorted(full_name(name) for name in self.must_pass | set(self.skips))
+        return [name for name in names if not focus or re.search(focus, name)]
+
+
+@dataclass
 class Expected:
     must_pass: set
     skips: dict  # spec → reason
+    again: list
 
 
 @dataclass
@@ -29,18 +46,37 @@ class Verdict:
     problems: list  # (spec, what is wrong)
     excused: int = 0  # specs that failed and are in the list as skips
 
+    def __add__(self, other):
+        return Verdict(
+            self.passed + other.passed, self.skipped + other.skipped, self.problems + other.problems,
+            self.excused + other.excused,
+        )
+
 
 def expected(path):
-    """Reads a list: `must-pass = [names]`, and `[[skip]]` tables with a reason and its specs."""
+    """Reads a list: `must-pass = [names]`, and `[[skip]]` tables with a reason and its specs.
+
+    `[[again]]` tables name specs that run once more: what that proves, critest's flags, and the same two lists.
+    """
     with open(path, "rb") as file:
         content = tomllib.load(file)
+    again = [Again(part["what"], part["flags"], *_lists(part, path)) for part in content.get("again", [])]
+    return Expected(*_lists(content, path), again)
+
+
+def _lists(content, path):
     skips = {name: group["reason"] for group in content.get("skip", []) for name in group["specs"]}
     must_pass = content["must-pass"]
     names = [*must_pass, *(name for group in content.get("skip", []) for name in group["specs"])]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise ValueError(f"{path} names more than once: {'; '.join(double)}")
-    return Expected(set(must_pass), skips)
+    return set(must_pass), skips
+
+
+def full_name(name):
+    """A spec of the list as critest's own filter sees it."""
+    return _PREFIX + name.replace(" / ", " ")
 
 
 def read(report):
@@ -66,6 +102,19 @@ def judge(specs, wanted, focused):
         _judge_one(spec, wanted, verdict)
     for name in sorted((wanted.must_pass | set(wanted.skips)) - reported):
         verdict.problems.append((name, "in the list, but critest has no such spec"))
+    return verdict
+
+
+def judge_again(specs, again, names):
+    """What differs from the list of a run with other flags, in which only these specs were to run."""
+    verdict = Verdict(0, 0, [])
+    chosen = {spec.name: spec for spec in specs if full_name(spec.name) in names}
+    for spec in chosen.values():
+        _judge_one(spec, again, verdict)
+    for name in sorted(again.must_pass | set(again.skips)):
+        if full_name(name) in names and name not in chosen:
+            verdict.problems.append((name, "in the list, but critest has no such spec"))
+    verdict.problems = [(f"{name} ({again.what})", text) for name, text in verdict.problems]
     return verdict
 
 

@@ -27,7 +27,7 @@ def read(*entries):
 
 
 class Judge(unittest.TestCase):
-    wanted = results.Expected({"Group / a", "Group / b"}, {"Group / c": "a reason"})
+    wanted = results.Expected({"Group / a", "Group / b"}, {"Group / c": "a reason"}, [])
 
     def judge(self, *entries, focused=False):
         return results.judge(read(*entries), self.wanted, focused)
@@ -64,7 +64,42 @@ class Judge(unittest.TestCase):
         self.assertEqual(read(entry("benchmark about pods")), [])
 
 
+class Again(unittest.TestCase):
+    """Specs that run once more with other flags."""
+
+    wanted = results.Again("by post", ["-post"], {"Group / a", "Group / b"}, {"Group / c": "a reason"})
+
+    def judge(self, *entries, focus=None):
+        return results.judge_again(read(*entries), self.wanted, self.wanted.matching(focus))
+
+    def test_names_are_those_of_the_filter_of_critest(self):
+        self.assertEqual(self.wanted.matching(r"Group [bc]"), ["[k8s.io] Group b", "[k8s.io] Group c"])
+
+    def test_as_listed(self):
+        entries = [entry("a"), entry("b"), entry("c", "failed"), entry("other", "skipped", attempts=0)]
+        verdict = self.judge(*entries)
+        self.assertEqual((verdict.passed, verdict.skipped, verdict.problems), (2, 1, []))
+
+    def test_one_that_did_not_run_is_told(self):
+        entries = [entry("a"), entry("b", "skipped", attempts=0), entry("c", "skipped")]
+        self.assertEqual(self.judge(*entries).problems, [("Group / b (by post)", "must pass, but did not run")])
+        self.assertEqual(self.judge(*entries, focus="Group a").problems, [])
+
+    def test_one_that_is_gone_is_told(self):
+        self.assertIn("no such spec", self.judge(entry("a"), entry("c", "skipped")).problems[0][1])
+
+    def test_verdicts_add_up(self):
+        verdict = self.judge(entry("a"), entry("b"), entry("c", "failed")) + self.judge(entry("a"), focus="Group a")
+        self.assertEqual((verdict.passed, verdict.skipped, verdict.excused, verdict.problems), (3, 1, 1, []))
+
+
 class Lists(unittest.TestCase):
+    def test_what_runs_again_is_in_the_main_list(self):
+        for path in (CRITEST / "specs.toml", CRITEST / "peer" / "specs.toml"):
+            wanted = results.expected(path)
+            for again in wanted.again:
+                self.assertLessEqual(again.must_pass | set(again.skips), wanted.must_pass | set(wanted.skips))
+
     def test_both_lists_name_the_same_specs(self):
         names = []
         for path in (CRITEST / "specs.toml", CRITEST / "peer" / "specs.toml"):

@@ -1,0 +1,69 @@
+// Command streamclient drives a streaming URL of the Container Runtime Interface with Kubernetes' own client library.
+//
+//	streamclient session [flags] URL   exec or attach: standard streams are those of this process
+//	streamclient many [flags]          one session for each line of standard input, many at once
+//	streamclient forward [flags] URL   listens on loopback ports until standard input ends
+//
+// What a session ended with is written as JSON. Nothing of the library is changed: what works here works for kubectl.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"k8s.io/client-go/rest"
+)
+
+// transport is what the flags say of the way to the server.
+type transport struct {
+	name      string
+	protocols string
+}
+
+func (t *transport) flags(set *flag.FlagSet) {
+	set.StringVar(&t.name, "transport", "spdy", "spdy, websocket, or fallback: WebSocket, which is refused, then SPDY")
+	set.StringVar(&t.protocols, "protocols", "", "offer only these, separated by commas")
+}
+
+func (t *transport) list() []string {
+	if t.protocols == "" {
+		return nil
+	}
+	return strings.Split(t.protocols, ",")
+}
+
+func config() *rest.Config {
+	return &rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
+}
+
+func main() {
+	commands := map[string]func([]string) error{"session": session, "many": many, "forward": forward}
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: streamclient session|many|forward [flags] [URL]")
+		os.Exit(2)
+	}
+	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
+		fmt.Fprintf(os.Stderr, "streamclient: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// parse reads the flags and the one URL behind them.
+func parse(set *flag.FlagSet, arguments []string) (*url.URL, error) {
+	if err := set.Parse(arguments); err != nil {
+		return nil, err
+	}
+	if set.NArg() != 1 {
+		return nil, fmt.Errorf("one URL is wanted, %d were given", set.NArg())
+	}
+	return url.Parse(set.Arg(0))
+}
+
+// say writes one line of JSON to standard output.
+func say(value any) error {
+	return json.NewEncoder(os.Stdout).Encode(value)
+}
