@@ -11,7 +11,7 @@ mod mounts;
 mod process;
 mod program;
 mod sources;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::{
     io,

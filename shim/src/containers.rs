@@ -18,7 +18,8 @@ use tripod_shim_protocol::{
 use tripod_sys::{fork, signal};
 
 use crate::{
-    child::{self, Stdio},
+    attach::Stdin,
+    child::{self, Stdio, terminal},
     clock,
     fault::{Blame, failure},
     log::{Log, Stream},
@@ -43,8 +44,13 @@ pub(crate) struct Container {
     pub(crate) own_pids: bool,
     pub(crate) log: Option<Log>,
     pub(crate) outputs: Vec<Output>,
-    /// Keeps standard input open; a terminal's master is held by its output.
-    pub(crate) stdin: Option<OwnedFd>,
+    /// Keeps standard input open.
+    pub(crate) stdin: Stdin,
+    /// The first client that is attached to standard input is the only one.
+    pub(crate) stdin_once: bool,
+    /// The container's side of its terminal. As long as it is held, the master can be read, even if the container has
+    /// closed the terminal and opens it again later.
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 /// Where a container is in its life.
@@ -64,9 +70,9 @@ pub(crate) enum Phase {
 }
 
 /// The shim's ends of a container's standard input, output and error.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ends {
-    stdin: Option<OwnedFd>,
+    stdin: Stdin,
     outputs: Vec<(Stream, OwnedFd)>,
 }
 
@@ -82,6 +88,11 @@ impl Container {
             Phase::Running { started_at } => Some(ContainerReport::Running { pid, started_at: *started_at }),
             Phase::Exited(record) => Some(ContainerReport::Exited(record.clone())),
         }
+    }
+
+    /// The output of this stream, if it is open.
+    pub(crate) fn output(&mut self, stream: Stream) -> Option<&mut Output> {
+        self.outputs.iter_mut().find(|output| output.stream == stream)
     }
 
     /// Whether its first process has not been reaped.
@@ -130,6 +141,8 @@ impl Shim {
             log: None,
             outputs: Vec::new(),
             stdin: ends.stdin,
+            stdin_once: plan.stdin_once,
+            terminal: None,
         };
         self.containers.insert(plan.container.clone(), container);
         // The child makes its mounts on another processor while a file is created here.
@@ -211,11 +224,15 @@ impl Shim {
                 container.phase = Phase::Running { started_at };
                 if let Some(master) = master {
                     let output = nonblocking(&master).and_then(|()| {
+                        let terminal = terminal::other_end(&master)?;
                         let token = self.poll.add(&master, Source::Output(id.to_owned(), Stream::Stdout))?;
-                        Ok(Output::new(Stream::Stdout, token, master))
+                        Ok((Output::new(Stream::Stdout, token, master), terminal))
                     });
                     match output {
-                        Ok(output) => container.outputs.push(output),
+                        Ok((output, terminal)) => {
+                            container.outputs.push(output);
+                            container.terminal = Some(terminal);
+                        }
                         Err(e) => crate::note(&format!("container {id}: its terminal cannot be read: {e}")),
                     }
                 }
@@ -230,7 +247,7 @@ impl Shim {
         let Some(at) = container.outputs.iter().position(|output| output.stream == stream) else { return };
         if container.outputs[at].take(container.log.as_mut(), &mut self.scratch) == Taken::End {
             let output = container.outputs.swap_remove(at);
-            self.poll.remove(&output, output.token);
+            output.unwatch(&mut self.poll);
             output.finish(container.log.as_mut(), &mut self.scratch);
         }
     }
@@ -271,13 +288,14 @@ impl Shim {
 /// Makes pipes for a container, or nothing if it is to have a terminal. The child's ends come first.
 fn stdio(plan: &LaunchPlan) -> io::Result<(Stdio, Ends)> {
     if plan.process.terminal {
-        return Ok((Stdio::Terminal, Ends::default()));
+        let stdin = if plan.stdin { Stdin::Terminal } else { Stdin::None };
+        return Ok((Stdio::Terminal, Ends { stdin, outputs: Vec::new() }));
     }
     let (stdin, keep) = if plan.stdin {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        (read, Some(write))
+        (read, Stdin::Pipe(write))
     } else {
-        (File::open("/dev/null")?.into(), None)
+        (File::open("/dev/null")?.into(), Stdin::None)
     };
     let (out, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (err, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -287,7 +305,7 @@ fn stdio(plan: &LaunchPlan) -> io::Result<(Stdio, Ends)> {
     Ok((Stdio::Fds([stdin, stdout, stderr]), ends))
 }
 
-fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
+pub(crate) fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
     Ok(fcntl_setfl(fd, rustix::fs::fcntl_getfl(fd)? | OFlags::NONBLOCK)?)
 }
 

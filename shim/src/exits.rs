@@ -11,6 +11,7 @@ use tripod_shim_protocol::{Event, ExitRecord, Failure, FailureKind, Reply};
 use tripod_sys::signal;
 
 use crate::{
+    attach::Stdin,
     clock,
     containers::Phase,
     fault::{Blame, failure},
@@ -75,8 +76,10 @@ impl Shim {
         let Some(container) = self.containers.get_mut(id) else { return };
         let outputs = std::mem::take(&mut container.outputs);
         for output in &outputs {
-            self.poll.remove(output, output.token);
+            output.unwatch(&mut self.poll);
         }
+        container.stdin = Stdin::None;
+        container.terminal = None;
         let Phase::Running { started_at } = container.phase else {
             if let Some(Phase::Failing(reply, failure)) = self.containers.remove(id).map(|c| c.phase) {
                 self.answer(reply, Err(failure), Vec::new());
@@ -86,7 +89,6 @@ impl Shim {
         for output in outputs {
             output.finish(container.log.as_mut(), &mut self.scratch);
         }
-        container.stdin = None;
         let log_bytes_lost = container.log.take().map_or(0, |log| log.lost());
         let record = ExitRecord { code, started_at, finished_at: at.max(started_at), log_bytes_lost };
         container.phase = Phase::Exited(record.clone());

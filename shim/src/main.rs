@@ -6,6 +6,7 @@
 //! It has one thread, by law: children are forked from it, and they may allocate only because of that.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod child;
 mod clock;
 mod containers;
@@ -21,6 +22,7 @@ mod reaper;
 mod shim;
 mod start;
 mod tree;
+mod viewer;
 
 use std::{io::Write, process::ExitCode};
 

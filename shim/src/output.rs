@@ -1,13 +1,17 @@
 //! What a container writes: read as it comes, so that the container never waits longer than the shim's loop takes.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use rustix::io::Errno;
 
 use crate::{
     clock,
     log::{Log, Splitter, Stream},
-    poll::Token,
+    poll::{Poll, Token},
+    viewer::Viewer,
 };
 
 /// Bytes read at once; a pipe holds as many.
@@ -24,6 +28,8 @@ pub(crate) struct Output {
     pub(crate) stream: Stream,
     /// Where it is registered.
     pub(crate) token: Token,
+    /// Clients that are attached.
+    pub(crate) viewers: Vec<Viewer>,
     fd: OwnedFd,
     splitter: Splitter,
 }
@@ -51,10 +57,10 @@ pub(crate) struct Scratch {
 impl Output {
     /// Takes a non-blocking descriptor.
     pub(crate) fn new(stream: Stream, token: Token, fd: OwnedFd) -> Output {
-        Output { stream, token, fd, splitter: Splitter::new(stream) }
+        Output { stream, token, viewers: Vec::new(), fd, splitter: Splitter::new(stream) }
     }
 
-    /// Reads once and writes what was read to the log; without a log it is dropped.
+    /// Reads once, and writes what was read to the log, if there is one, and to whoever is attached.
     pub(crate) fn take(&mut self, log: Option<&mut Log>, scratch: &mut Scratch) -> Taken {
         scratch.bytes.resize(CHUNK, 0);
         match rustix::io::read(&self.fd, &mut scratch.bytes[..]) {
@@ -66,11 +72,35 @@ impl Output {
                     self.splitter.push(&stamp, &scratch.bytes[..n], &mut scratch.lines);
                     log.write(&scratch.lines);
                 }
+                for viewer in &mut self.viewers {
+                    viewer.show(&scratch.bytes[..n]);
+                }
                 Taken::Some(n)
             }
             Err(Errno::AGAIN | Errno::INTR) => Taken::Nothing,
             // A terminal that nobody has open any more gives EIO.
             Err(_) => Taken::End,
+        }
+    }
+
+    /// Another descriptor for the same end.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
+    /// Whoever was attached with this token has gone.
+    pub(crate) fn forget_viewer(&mut self, token: Token, poll: &mut Poll) {
+        if let Some(at) = self.viewers.iter().position(|viewer| viewer.token == token) {
+            let viewer = self.viewers.swap_remove(at);
+            poll.remove(&viewer, token);
+        }
+    }
+
+    /// Forgets this output and all who are attached to it.
+    pub(crate) fn unwatch(&self, poll: &mut Poll) {
+        poll.remove(self, self.token);
+        for viewer in &self.viewers {
+            poll.remove(viewer, viewer.token);
         }
     }
 

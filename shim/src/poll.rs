@@ -35,6 +35,8 @@ pub(crate) enum Source {
     ExecStart(String),
     /// Output of a container.
     Output(String, Stream),
+    /// Somebody who reads that output, and has gone.
+    Viewer(String, Stream),
 }
 
 /// The set of descriptors that are waited for.
@@ -63,6 +65,12 @@ impl Poll {
     /// Waits for the peer of the socket `fd` to close it; that there is something to read is no reason to wake up.
     pub(crate) fn add_until_closed(&mut self, fd: impl AsFd, source: Source) -> io::Result<Token> {
         self.register(fd, source, EventFlags::RDHUP)
+    }
+
+    /// Waits for the readers of the pipe whose writing end `fd` is to close it.
+    pub(crate) fn add_until_unread(&mut self, fd: impl AsFd, source: Source) -> io::Result<Token> {
+        // The kernel always tells of errors, and a pipe without readers is one.
+        self.register(fd, source, EventFlags::empty())
     }
 
     fn register(&mut self, fd: impl AsFd, source: Source, flags: EventFlags) -> io::Result<Token> {

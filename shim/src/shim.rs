@@ -18,6 +18,7 @@ use tripod_shim_protocol::{
 use tripod_sys::{memory, signal::ChildSignals};
 
 use crate::{
+    attach::Wanted,
     clock,
     containers::Container,
     execs::Exec,
@@ -137,6 +138,7 @@ impl Shim {
             Source::ContainerStart(id) => self.on_container_start(id),
             Source::ExecStart(name) => self.on_exec_start(name),
             Source::Output(id, stream) => self.on_output(id, *stream),
+            Source::Viewer(id, stream) => self.on_viewer(id, *stream, token),
         }
     }
 
@@ -215,18 +217,22 @@ impl Shim {
         drop(body);
         let reply = ReplyTo { link, id: message.id };
         if let Some(result) = self.handle(message.request, fds, reply, since).transpose() {
-            self.answer(reply, result, Vec::new());
+            let (result, fds) = match result {
+                Ok((reply, fds)) => (Ok(reply), fds),
+                Err(failure) => (Err(failure), Vec::new()),
+            };
+            self.answer(reply, result, fds);
         }
     }
 
-    /// Does what is asked; `None` if the answer comes later.
+    /// Does what is asked; the answer and what travels with it, or `None` if it comes later.
     fn handle(
         &mut self,
         request: Request,
         fds: Vec<OwnedFd>,
         reply: ReplyTo,
         since: i64,
-    ) -> Result<Option<Reply>, Failure> {
+    ) -> Result<Option<(Reply, Vec<OwnedFd>)>, Failure> {
         if self.stopping.is_some() && matches!(request, Request::Launch(_) | Request::Exec(_) | Request::Shutdown) {
             return Err(failure(FailureKind::NotRunning, "take a request", "the pod is being shut down"));
         }
@@ -237,16 +243,21 @@ impl Shim {
                 }
                 self.pod = Some(Pod::set_up(&plan, fds.into_iter().next())?);
                 let pid = rustix::process::getpid().as_raw_nonzero().get();
-                return Ok(Some(Reply::Ready { pid, version: VERSION }));
+                return Ok(Some((Reply::Ready { pid, version: VERSION }, Vec::new())));
             }
             Request::Launch(plan) => return self.launch(&plan, fds.into_iter(), reply, since).map(|()| None),
             Request::Exec(plan) => return self.exec(&plan, fds, reply, since).map(|()| None),
             Request::Signal { container, signal } => self.signal(&container, signal)?,
             Request::KillExec { exec } => self.kill_exec(&exec)?,
             Request::ReopenLog { container } => self.reopen_log(&container)?,
+            Request::Attach { container, stdin, stdout, stderr } => {
+                return self.attach(&container, Wanted { stdin, stdout, stderr }).map(Some);
+            }
+            Request::Socket { ipv6 } => return self.socket(ipv6).map(Some),
             Request::List => {
                 let report = |(id, container): (&String, &Container)| Some((id.clone(), container.report()?));
-                return Ok(Some(Reply::Report { containers: self.containers.iter().filter_map(report).collect() }));
+                let containers = self.containers.iter().filter_map(report).collect();
+                return Ok(Some((Reply::Report { containers }, Vec::new())));
             }
             Request::Forget { container } => self.forget(&container)?,
             Request::Shutdown => {
@@ -254,7 +265,7 @@ impl Shim {
                 return Ok(None);
             }
         }
-        Ok(Some(Reply::Done))
+        Ok(Some((Reply::Done, Vec::new())))
     }
 
     /// Answers a request, if whoever asked is still there.

@@ -66,6 +66,22 @@ pub enum Request {
         /// Container ID.
         container: String,
     },
+    /// Connect to the first process of a running container. Answered by [`Reply::Attached`].
+    Attach {
+        /// Container ID.
+        container: String,
+        /// Wants its standard input.
+        stdin: bool,
+        /// Wants what it writes to standard output from now on, or to its terminal.
+        stdout: bool,
+        /// Wants what it writes to standard error from now on.
+        stderr: bool,
+    },
+    /// A TCP socket, not connected, in the pod's network namespace. Answered by [`Reply::Socket`].
+    Socket {
+        /// For IPv6 addresses; otherwise for IPv4.
+        ipv6: bool,
+    },
     /// What runs here and what has ended. Answered by [`Reply::Report`].
     List,
     /// The exit record was stored: forget the container.
@@ -101,6 +117,21 @@ pub enum Reply {
         #[serde(default)]
         stages: BTreeMap<String, u64>,
     },
+    /// The daemon's ends of a container's streams, those that are true, in this order, as file descriptors. Closing
+    /// them ends the attachment. Whoever reads too slowly misses output and is told so in it; nobody waits for him.
+    Attached {
+        /// A pipe, or the terminal's master. The container sees the end of its input when this one is closed if its
+        /// plan says [`crate::LaunchPlan::stdin_once`], and then nobody gets it a second time.
+        stdin: bool,
+        /// A pipe.
+        stdout: bool,
+        /// A pipe.
+        stderr: bool,
+        /// The terminal's master, if there is a terminal: for its size.
+        terminal: bool,
+    },
+    /// The socket that was asked for, as a file descriptor; it does not block.
+    Socket,
     /// All containers that the shim knows.
     Report {
         /// By container ID.

@@ -32,11 +32,16 @@ pub(super) fn open(root: BorrowedFd<'_>, console: bool, reporter: &Reporter) -> 
     Ok([copy()?, copy()?, slave])
 }
 
+/// The side of a terminal that its container has.
+pub(crate) fn other_end(master: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    Ok(ioctl_tiocgptpeer(master, flags)?)
+}
+
 fn allocate(root: BorrowedFd<'_>, reporter: &Reporter) -> io::Result<OwnedFd> {
     let master = inroot::open(root, Path::new(MULTIPLEXER), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
     unlockpt(&master)?;
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let slave = ioctl_tiocgptpeer(&master, flags)?;
+    let slave = other_end(&master)?;
     reporter.terminal(&master)?;
     Ok(slave)
 }

@@ -114,37 +114,6 @@ fn a_network_namespace_is_joined() {
     assert_eq!(text, format!("{}\nlo\n", expected.display()));
 }
 
-/// A network namespace that a thread holds.
-struct Namespace {
-    stop: Option<std::sync::mpsc::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-    tid: i32,
-}
-
-impl Namespace {
-    fn new() -> Namespace {
-        let (stop, wait) = std::sync::mpsc::channel();
-        let (tell, tid) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            tripod_sys::namespace::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
-            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
-            let _ = wait.recv();
-        });
-        Namespace { stop: Some(stop), thread: Some(thread), tid: tid.recv().unwrap() }
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        format!("/proc/{}/task/{}/ns/net", std::process::id(), self.tid).into()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.stop.take();
-        let _ = self.thread.take().unwrap().join();
-    }
-}
-
 #[test]
 fn shutdown_leaves_no_process_and_every_record() {
     let mut pod = Pod::new(|plan| plan.shared_pid = true);

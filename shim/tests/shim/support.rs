@@ -467,3 +467,34 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// A network namespace that a thread holds.
+pub(crate) struct Namespace {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    tid: i32,
+}
+
+impl Namespace {
+    pub(crate) fn new() -> Namespace {
+        let (stop, wait) = std::sync::mpsc::channel();
+        let (tell, tid) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            tripod_sys::namespace::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            let _ = wait.recv();
+        });
+        Namespace { stop: Some(stop), thread: Some(thread), tid: tid.recv().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        format!("/proc/{}/task/{}/ns/net", std::process::id(), self.tid).into()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.stop.take();
+        let _ = self.thread.take().unwrap().join();
+    }
+}
