@@ -3,6 +3,7 @@
 //! Reads are answered from snapshots and never wait. Changes are operations: they run to their end whoever asked, one at
 //! a time for each container and pod, and what they made is undone when they fail.
 
+mod command;
 mod containers;
 mod exec;
 mod index;
@@ -10,6 +11,7 @@ mod leftovers;
 mod lifecycle;
 mod pods;
 mod recover;
+mod session;
 mod stop;
 mod usage;
 
@@ -26,6 +28,7 @@ use index::{Container, Index, Pod};
 use leftovers::Leftovers;
 
 pub use exec::ExecOutput;
+pub use session::{Session, SessionEnd, SessionStreams};
 pub use usage::ContainerUsage;
 
 use crate::{

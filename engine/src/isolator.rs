@@ -34,6 +34,7 @@ pub use files::Files;
 pub use mounts::Mounts;
 pub use namespaces::Namespaces;
 pub use process::Process;
+pub(crate) use process::set_default;
 pub use sysctls::Sysctls;
 
 use crate::{Error, Kind, Result, plugin::Isolator};

@@ -20,7 +20,9 @@ pub use config::{
     ContainerConfig, ContainerImage, ContainerPid, DeviceRequest, DnsConfig, GroupsPolicy, ImageConfig, ImageVolume,
     Map, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol, Security, VolumeMount,
 };
-pub use engine::{ContainerUsage, Engine, EngineOptions, EngineStatus, ExecOutput, Plugins};
+pub use engine::{
+    ContainerUsage, Engine, EngineOptions, EngineStatus, ExecOutput, Plugins, Session, SessionEnd, SessionStreams,
+};
 pub use error::{Error, Kind, Result};
 pub use events::{EngineEvent, EventKind, EventStream};
 pub use id::{ContainerId, PodId};

@@ -205,8 +205,15 @@ pub trait Launcher: fmt::Debug + Send + Sync {
     /// Starts a container in a pod. When it fails nothing of it is left.
     async fn launch(&self, shim: &Shim, plan: &LaunchPlan, rootfs: RootFs, volumes: Vec<OwnedFd>) -> Result<Task>;
 
-    /// Starts one more process in a running container with the given standard input, output and error.
-    async fn exec(&self, shim: &Shim, plan: &LaunchPlan, exec: ExecPlan, stdio: [OwnedFd; 3]) -> Result<Task>;
+    /// Starts one more process in a running container, with the given standard input, output and error. If it is to
+    /// have a terminal, none are given, and the terminal's master is returned.
+    async fn exec(
+        &self,
+        shim: &Shim,
+        plan: &LaunchPlan,
+        exec: ExecPlan,
+        stdio: Vec<OwnedFd>,
+    ) -> Result<Option<OwnedFd>>;
 
     /// Sends a signal to the container's first process.
     async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()>;

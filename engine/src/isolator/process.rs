@@ -16,7 +16,7 @@ use crate::{
     plugin::{ContainerContext, Isolator, IsolatorStatus},
 };
 
-pub(super) use environment::set_default;
+pub(crate) use environment::set_default;
 
 /// CAP_SYS_RESOURCE, which raising limits and lowering the OOM score take.
 const SYS_RESOURCE: u8 = 24;

@@ -48,9 +48,16 @@ impl Launcher for Linux {
         }
     }
 
-    async fn exec(&self, shim: &Shim, _plan: &LaunchPlan, exec: ExecPlan, stdio: [OwnedFd; 3]) -> Result<Task> {
-        let (reply, _) = shim.request(Request::Exec(Box::new(exec)), &stdio).await?;
-        started(reply)
+    async fn exec(
+        &self,
+        shim: &Shim,
+        _plan: &LaunchPlan,
+        exec: ExecPlan,
+        stdio: Vec<OwnedFd>,
+    ) -> Result<Option<OwnedFd>> {
+        let (reply, fds) = shim.request(Request::Exec(Box::new(exec)), &stdio).await?;
+        started(reply)?;
+        Ok(fds.into_iter().next())
     }
 
     async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()> {
