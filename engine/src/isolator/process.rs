@@ -28,16 +28,22 @@ pub struct Process {
     unlimited: bool,
     /// The daemon's own OOM score.
     score: i32,
+    /// Open files of a container that asks for no limit of its own: what the daemon was started with, however many it
+    /// allows itself since.
+    open_files: Rlimit,
     warned: Once,
 }
 
 impl Process {
-    /// Looks at what the daemon itself may do.
+    /// Looks at what the daemon itself may do, and what it was given: to be called before it raises limits of its own.
     pub fn new() -> Self {
+        let files = getrlimit(Limit::Nofile);
+        let bound = |value: Option<u64>| value.unwrap_or(u64::MAX);
         let score = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
         Self {
             unlimited: Held::read().has(SYS_RESOURCE),
             score: score.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+            open_files: Rlimit { resource: Resource::Nofile, soft: bound(files.current), hard: bound(files.maximum) },
             warned: Once::new(),
         }
     }
@@ -101,6 +107,9 @@ impl Isolator for Process {
         process.no_new_privs = config.security.no_new_privs;
         process.oom_score_adj = config.oom_score_adj.map(|wanted| self.oom_score(wanted)).transpose()?;
         process.rlimits = config.rlimits.iter().map(|wanted| self.rlimit(wanted)).collect::<Result<_>>()?;
+        if !process.rlimits.iter().any(|limit| limit.resource == Resource::Nofile) {
+            process.rlimits.push(self.open_files.clone());
+        }
         plan.rootfs.read_only = config.security.read_only_rootfs;
         plan.stdin = config.stdin;
         plan.stdin_once = config.stdin && config.stdin_once;

@@ -91,6 +91,16 @@ async fn what_is_asked_for_is_carried_over() {
 }
 
 #[tokio::test]
+async fn open_files_are_limited_as_the_daemon_was_unless_asked_otherwise() {
+    let files = |soft, hard| Rlimit { resource: Resource::Nofile, soft, hard };
+    let isolator = Process { open_files: files(100, 200), ..Process::new() };
+    let mut fixture = fixture();
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.rlimits, [files(100, 200)]);
+    fixture.config.rlimits = vec![files(10, 20)];
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.rlimits, [files(10, 20)]);
+}
+
+#[tokio::test]
 async fn nonsense_is_refused() {
     let changes: [fn(&mut ContainerConfig); 6] = [
         |config| config.working_dir = "relative".to_owned(),
@@ -109,10 +119,10 @@ async fn nonsense_is_refused() {
 
 #[test]
 fn without_the_capability_the_own_limits_are_the_nearest() {
-    let weak = Process { unlimited: false, score: -500, warned: Once::new() };
+    let weak = Process { unlimited: false, score: -500, ..Process::new() };
     assert_eq!(weak.oom_score(-998).unwrap(), -500);
     assert_eq!(weak.oom_score(-499).unwrap(), -499);
-    let strong = Process { unlimited: true, score: 0, warned: Once::new() };
+    let strong = Process { unlimited: true, score: 0, ..Process::new() };
     assert_eq!(strong.oom_score(-998).unwrap(), -998);
 
     let own = getrlimit(Limit::Core).maximum.unwrap_or(u64::MAX);
