@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::stream::keys::DetachKeys;
+
 /// Where the daemon listens unless somebody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tripod/tripod.sock";
 
@@ -47,13 +49,12 @@ Next: `tripod run --rm IMAGE CMD`. Mirrors and certificates of registries: /etc/
   tripod logs -f --tail 10 web
                              the last 10 lines, and what comes until it ends")]
     Logs(LogsArgs),
-    /// Run a command in a running container and show what it said when it has ended
-    #[command(after_help = "Examples:
-  tripod exec web ls /etc
-  tripod exec --timeout 5 web sh -c 'date; id'
-
-The exit code is the command's. There is no shell around it, and no input; output is kept up to 16 MiB.")]
+    /// Run a command in a running container
+    #[command(after_help = EXEC_HELP)]
     Exec(ExecArgs),
+    /// Connect to the program that a container runs
+    #[command(after_help = ATTACH_HELP)]
+    Attach(AttachArgs),
     /// Stop containers, or pods with all their containers
     #[command(
         after_help = "A container gets its stop signal (SIGTERM if its image names none), and SIGKILL when the time is over.
@@ -84,12 +85,39 @@ const RUN_HELP: &str = "Examples:
 With --rm nothing is left of the pod, whatever happens: Ctrl-C stops it (once more kills it at once).
 Without it the pod stays for `tripod logs`, `tripod inspect` and `tripod rm`; this needs a daemon: `tripod serve`.";
 
+const EXEC_HELP: &str = "Examples:
+  tripod exec web ls /etc                 its output as it comes
+  tripod exec -it web sh                  a shell to type in; end it with `exit` or Ctrl-D
+  tripod exec -i db psql < dump.sql       standard input from here, to its end
+  tripod exec web sh -c 'echo $PATH'      there is no shell around the command unless you ask for one
+  tripod exec -- web ls -l                all behind `--` is container, command and arguments
+
+The exit code is the command's; 124 if --timeout was over, 125 if tripod itself failed, 128+N if this program got
+signal N. With -t each key goes to the command, Ctrl-C too; without, Ctrl-C ends the session, and with it the command.
+Environment, user and working directory are the container's: `tripod exec web env NAME=VALUE CMD` adds to them.";
+
+const ATTACH_HELP: &str = "Examples:
+  tripod attach web        what it says from now on; `tripod logs -f web` has what it said before, too
+  tripod attach -i web     and what is typed goes to it
+
+Ctrl-P Ctrl-Q leaves it running where a terminal is attached; otherwise Ctrl-C does. Ending standard input (Ctrl-D, or
+the end of a file) ends the container's as well, if it was made for one session. When the container ends, so does
+this, with its exit code.";
+
 /// Which daemon.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
     /// The daemon's CRI socket
     #[arg(long, env = "TRIPOD_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
+}
+
+/// How to reach the daemon's streaming server.
+#[derive(Debug, Clone, Args)]
+pub struct Streaming {
+    /// Certificates in PEM that the daemon's streaming server is trusted by, where it speaks TLS beyond loopback
+    #[arg(long, env = "TRIPOD_STREAMING_CA", value_name = "FILE")]
+    pub streaming_ca: Option<PathBuf>,
 }
 
 /// When to pull.
@@ -268,7 +296,15 @@ pub struct LogsArgs {
 pub struct ExecArgs {
     #[command(flatten)]
     pub connection: Connection,
-    /// Seconds after which the command is killed; 0 is no limit
+    #[command(flatten)]
+    pub streaming: Streaming,
+    /// Hand standard input on to the command
+    #[arg(short, long, visible_alias = "stdin")]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Seconds after which the session ends, and with it the command; 0 is no limit
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub timeout: u32,
     /// Container, by ID, beginning of the ID, or name
@@ -276,6 +312,26 @@ pub struct ExecArgs {
     /// Program and arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub command: Vec<String>,
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(flatten)]
+    pub streaming: Streaming,
+    /// Hand standard input on to the container
+    #[arg(short, long, visible_alias = "stdin")]
+    pub interactive: bool,
+    /// Make this terminal the container's [default: with -i, if both have one]
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Keys that leave the container running: characters and ctrl-LETTER, divided by commas; empty for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub detach_keys: DetachKeys,
+    /// Container, by ID, beginning of the ID, or name
+    pub container: String,
 }
 
 /// Arguments of `stop`.

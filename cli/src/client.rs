@@ -72,6 +72,7 @@ impl Client {
     /// The container that a word means: its ID, the beginning of it, or its name.
     pub(crate) async fn container(&mut self, word: &str) -> Result<Container, CliError> {
         let all = self.containers(None).await?;
+        let word = newest(&all, word).unwrap_or(word);
         let meant = pick(&all, word, "container", |one| (&one.id, name(one.metadata.as_ref().map(|m| &m.name))))?;
         meant.cloned().ok_or_else(|| CliError::NotFound(format!("no container {word:?}; `tripod ps -a` shows all")))
     }
@@ -97,6 +98,19 @@ impl Client {
 
 fn name(name: Option<&String>) -> Option<String> {
     name.cloned()
+}
+
+/// The ID of the last of the attempts at one container of one pod, if a word is their name: a kubelet that starts a
+/// container anew keeps the one before it for its log.
+fn newest<'a>(all: &'a [Container], word: &str) -> Option<&'a str> {
+    let mut attempts = all.iter().filter_map(|one| match &one.metadata {
+        Some(metadata) if metadata.name == word => Some((metadata.attempt, one)),
+        _ => None,
+    });
+    let first = attempts.next()?;
+    let in_one_pod = attempts.clone().all(|(_, one)| one.pod_sandbox_id == first.1.pod_sandbox_id);
+    let last = attempts.fold(first, |last, one| if one.0 > last.0 { one } else { last });
+    in_one_pod.then_some(last.1.id.as_str())
 }
 
 /// The one of a list that a word means. Two of them is an error: a guess could stop the wrong one.
@@ -127,7 +141,27 @@ fn pick<'a, T>(
 
 #[cfg(test)]
 mod tests {
-    use super::pick;
+    use tripod_cri_api::v1::{Container, ContainerMetadata};
+
+    use super::{newest, pick};
+
+    fn container(id: &str, pod: &str, name: &str, attempt: u32) -> Container {
+        Container {
+            id: id.to_owned(),
+            pod_sandbox_id: pod.to_owned(),
+            metadata: Some(ContainerMetadata { name: name.to_owned(), attempt }),
+            ..Container::default()
+        }
+    }
+
+    #[test]
+    fn a_name_means_the_last_attempt_in_a_pod() {
+        let mut all = vec![container("a", "p", "web", 1), container("b", "p", "web", 2), container("c", "p", "web", 0)];
+        assert_eq!(newest(&all, "web"), Some("b"));
+        assert_eq!(newest(&all, "db"), None);
+        all.push(container("d", "other", "web", 3));
+        assert_eq!(newest(&all, "web"), None);
+    }
 
     #[test]
     fn words_mean_ids_then_names_then_beginnings() {

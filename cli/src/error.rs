@@ -31,6 +31,9 @@ pub enum CliError {
     /// an argument cannot be
     #[error("{0}")]
     Usage(String),
+    /// a session with a container could not be had, or did not end well
+    #[error("{0}")]
+    Stream(String),
     /// reading or writing on this side failed
     #[error("{step}: {source}")]
     Io {

@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod embed;
 mod error;
+mod exec;
 mod inspect;
 mod list;
 mod log;
@@ -18,6 +19,8 @@ mod run;
 mod show;
 mod stats;
 mod stop;
+mod stream;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -25,6 +28,7 @@ pub use args::{Command, DEFAULT_SOCKET};
 pub use client::Client;
 pub use embed::{Embed, EmbedOptions, Embedded};
 pub use error::CliError;
+pub use stream::keys::DetachKeys;
 
 /// Carries a command out. The exit code is the command's own where one runs in a container.
 pub async fn run(command: Command, embed: &dyn Embed) -> Result<ExitCode, CliError> {
@@ -36,7 +40,8 @@ pub async fn run(command: Command, embed: &dyn Embed) -> Result<ExitCode, CliErr
         Command::Pull(args) => pull::command(args).await,
         Command::Rmi(args) => pull::remove(args).await,
         Command::Logs(args) => log::command(args).await,
-        Command::Exec(args) => run::exec(args).await,
+        Command::Exec(args) => exec::exec(args).await,
+        Command::Attach(args) => exec::attach(args).await,
         Command::Stop(args) => stop::stop(args).await,
         Command::Rm(args) => stop::remove(args).await,
         Command::Inspect(args) => inspect::command(args).await,

@@ -1,7 +1,7 @@
-//! `run` and `exec`: a command in a container, its output here, its exit code ours.
+//! `run`: a command in a new container, its output here, its exit code ours.
 
 use std::{
-    io::{self, Write},
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -10,13 +10,13 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tripod_cri_api::v1::{
-    ContainerState, ContainerStatus, CreateContainerRequest, ExecSyncRequest, GetEventsRequest, RunPodSandboxRequest,
+    ContainerState, ContainerStatus, CreateContainerRequest, GetEventsRequest, RunPodSandboxRequest,
     StartContainerRequest,
 };
 
 use crate::{
     CliError, Client, Embed, EmbedOptions, Embedded,
-    args::{ExecArgs, PullPolicy, RunArgs},
+    args::{PullPolicy, RunArgs},
     log::{self, Follower},
     pull,
     request::{self, LOG},
@@ -247,17 +247,4 @@ impl Interrupts {
 /// A word of random hexadecimal digits.
 fn random(digits: usize) -> String {
     (0..digits).map(|_| char::from_digit(rand::random::<u32>() % 16, 16).unwrap_or('0')).collect()
-}
-
-pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, CliError> {
-    let mut client = Client::connect(&args.connection.socket).await?;
-    let container_id = client.container(&args.container).await?.id;
-    let request = ExecSyncRequest { container_id, cmd: args.command, timeout: args.timeout.into() };
-    let step = format!("exec in {}", args.container);
-    let output = client.runtime.exec_sync(request).await.map_err(CliError::call(step))?.into_inner();
-    let shown = io::stdout().write_all(&output.stdout).and_then(|()| io::stderr().write_all(&output.stderr));
-    match shown.and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::io("show the output")(error)),
-        _ => Ok(ExitCode::from(u8::try_from(output.exit_code).unwrap_or(u8::MAX))),
-    }
 }
