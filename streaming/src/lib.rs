@@ -6,18 +6,26 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod client;
+mod command;
 mod config;
+mod control;
+mod fault;
 mod figures;
+mod forward;
 mod idle;
+mod output;
 mod request;
 mod server;
 mod session;
 mod socket;
 pub mod spdy;
+mod status;
 mod stream;
 mod tls;
 mod token;
 mod upgrade;
+mod websocket;
 
 pub use backend::{AttachRequest, Backend, BoxFuture, End, ExecRequest, PortForwardRequest, Process, Refusal, Streams};
 pub use config::{Config, Tls};

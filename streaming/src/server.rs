@@ -16,14 +16,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    AttachRequest, Backend, Config, ExecRequest, PortForwardRequest, Sessions,
-    figures::Figures,
-    request::Request,
-    session::{self, Control},
-    socket::Socket,
-    stream::Stream,
-    tls,
-    token::Tokens,
+    AttachRequest, Backend, Config, ExecRequest, PortForwardRequest, Sessions, control::Control, figures::Figures,
+    request::Request, session, socket::Socket, stream::Stream, tls, token::Tokens,
 };
 
 /// Time for a TLS handshake and again for the headers of a request.

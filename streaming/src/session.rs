@@ -1,27 +1,46 @@
 //! One session, from the upgrade of the connection to its end.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::sync::watch;
-
-use crate::{Backend, Config, idle::Idle, request::Request, socket::Socket, stream::Stream, upgrade::Agreed};
-
-/// What ends a session from outside.
-#[derive(Debug)]
-pub(crate) struct Control {
-    pub(crate) socket: Socket,
-    pub(crate) idle: Idle,
-    pub(crate) creation: Duration,
-    stop: watch::Receiver<bool>,
-}
-
-impl Control {
-    pub(crate) fn new(config: &Config, socket: Socket, stop: watch::Receiver<bool>) -> Self {
-        Self { socket, idle: Idle::new(config.idle()), creation: config.creation(), stop }
-    }
-}
+use crate::{
+    Backend, client,
+    command::{self, Command},
+    control::Control,
+    forward,
+    request::Request,
+    stream::Stream,
+    upgrade::{Agreed, Transport},
+    websocket::{self, Tunnel},
+};
 
 /// Runs a session to its end. Dropping the future ends it at once.
 pub(crate) async fn run(backend: Arc<dyn Backend>, request: Request, agreed: Agreed, stream: Stream, control: Control) {
-    drop((backend, request, agreed, stream, control));
+    let command = match request {
+        Request::Exec(request) => Command::Exec(request),
+        Request::Attach(request) => Command::Attach(request),
+        Request::PortForward(request) => {
+            return match agreed.transport {
+                Transport::Spdy => forward::spdy(backend, request.pod, stream, &control).await,
+                Transport::Tunnel => {
+                    let tunnel = Tunnel::new(websocket::server(stream).await);
+                    forward::spdy(backend, request.pod, tunnel, &control).await;
+                }
+                Transport::WebSocket(encoding) => {
+                    forward::websocket(backend, &request, stream, encoding, &control).await;
+                }
+            };
+        }
+    };
+    let (wanted, version) = (command.streams(), agreed.version);
+    let client = match agreed.transport {
+        Transport::Spdy => client::spdy::open(stream, wanted, version, &control).await,
+        Transport::WebSocket(encoding) => Some(client::websocket::open(stream, wanted, version, encoding).await),
+        Transport::Tunnel => {
+            let tunnel = Tunnel::new(websocket::server(stream).await);
+            client::spdy::open(tunnel, wanted, version, &control).await
+        }
+    };
+    if let Some(client) = client {
+        command::run(backend, command, client, &control).await;
+    }
 }

@@ -1,0 +1,51 @@
+//! What ends a session from outside.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::sleep};
+
+use crate::{Config, idle::Idle, socket::Socket};
+
+/// The limits of a session and the signs of its end.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) socket: Socket,
+    pub(crate) idle: Arc<Idle>,
+    /// Time for the client to open its streams.
+    pub(crate) creation: Duration,
+    stop: watch::Receiver<bool>,
+}
+
+/// Why a session ends early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Interruption {
+    #[error("the client is gone")]
+    Gone,
+    #[error("no byte has moved for {} seconds, which is the limit for a session", .0.as_secs())]
+    Idle(Duration),
+    #[error("the streaming server stops; try again in a moment")]
+    Stopped,
+}
+
+impl Control {
+    pub(crate) fn new(config: &Config, socket: Socket, stop: watch::Receiver<bool>) -> Self {
+        Self { socket, idle: Arc::new(Idle::new(config.idle())), creation: config.creation(), stop }
+    }
+
+    /// Resolves when the session must end; some time after the client is gone if it may have left in order to end its
+    /// input.
+    pub(crate) async fn interrupted(&self, after: Duration) -> Interruption {
+        let mut stop = self.stop.clone();
+        let gone = async {
+            self.socket.gone().await;
+            if !after.is_zero() {
+                sleep(after).await;
+            }
+        };
+        tokio::select! {
+            () = gone => Interruption::Gone,
+            limit = self.idle.expired() => Interruption::Idle(limit),
+            _ = stop.wait_for(|stop| *stop) => Interruption::Stopped,
+        }
+    }
+}
