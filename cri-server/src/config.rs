@@ -33,6 +33,8 @@ pub struct Config {
     pub cgroup: CgroupConfig,
     /// The process that holds a pod.
     pub shim: ShimConfig,
+    /// Where clients of exec, attach and port-forward come to.
+    pub streaming: tripod_streaming::Config,
     /// The log.
     pub log: LogConfig,
     /// Figures about the daemon.
@@ -113,6 +115,7 @@ impl Default for Config {
             network: NetworkConfig::default(),
             cgroup: CgroupConfig::default(),
             shim: ShimConfig::default(),
+            streaming: tripod_streaming::Config::default(),
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
         }

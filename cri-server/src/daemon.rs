@@ -1,6 +1,6 @@
 //! The life of a daemon: take the socket, take up what runs, serve, and end without touching a container.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -18,9 +18,10 @@ use crate::{
     config::Config,
     image::ImageServer,
     notify::notify,
-    runtime::Runtime,
+    open_files,
+    runtime::{Runtime, Sessions},
     socket::{Socket, SocketError},
-    telemetry::{CallMetrics, Calls, Exporter, Node},
+    telemetry::{CallMetrics, Calls, Exporter, Node, SessionCounts},
 };
 
 /// The longest message either way, as the kubelet has it.
@@ -49,6 +50,9 @@ pub enum DaemonError {
     /// the gRPC server ended
     #[error("serve CRI calls: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// clients of exec, attach and port-forward have nowhere to come to
+    #[error(transparent)]
+    Streaming(#[from] tripod_streaming::Error),
     /// signals cannot be heard
     #[error("listen for signals: {0}")]
     Signals(io::Error),
@@ -62,6 +66,7 @@ pub struct Daemon {
     interrupt: Signal,
     stop: watch::Sender<bool>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    streams: JoinHandle<()>,
     exporter: Option<JoinHandle<()>>,
 }
 
@@ -74,16 +79,23 @@ impl Daemon {
         let (socket, listener) = Socket::bind(&config.socket).await?;
         let metrics = CallMetrics::default();
         let parts = compose(config).await?;
-        let exporter = exporter(config, &metrics, &parts).await?;
+        // The isolators have taken down by now what containers are to have.
+        open_files::raise();
+        let backend = Arc::new(Sessions::new(Arc::clone(&parts.engine)));
+        let streaming = Arc::new(tripod_streaming::Server::bind(&config.streaming, backend).await?);
+        let exporter = exporter(config, &metrics, &parts, &streaming).await?;
         let (stop, stopped) = watch::channel(false);
-        let server = tokio::spawn(serve(listener, parts, config, metrics, stopped));
+        let streaming_address = streaming.address();
+        let streams = tokio::spawn(Arc::clone(&streaming).serve(until(stopped.clone())));
+        let server = tokio::spawn(serve(listener, parts, streaming, config, metrics, stopped));
         tracing::info!(
             socket = %config.socket.display(),
             root = %config.root.display(),
+            streaming = %streaming_address,
             version = env!("CARGO_PKG_VERSION"),
             "tripod serves"
         );
-        Ok(Self { socket, terminate, interrupt, stop, server, exporter })
+        Ok(Self { socket, terminate, interrupt, stop, server, streams, exporter })
     }
 
     /// Where it listens.
@@ -109,7 +121,10 @@ impl Daemon {
         if let Some(exporter) = self.exporter.take() {
             exporter.abort();
         }
-        match tokio::time::timeout(GRACE, &mut self.server).await {
+        let ended = tokio::time::timeout(GRACE, &mut self.server).await;
+        // It has a limit of its own for its sessions, of which the last began with a call.
+        let _ = (&mut self.streams).await;
+        match ended {
             Ok(ended) => ended.unwrap_or(Ok(())).map_err(DaemonError::from),
             Err(_) => {
                 tracing::info!("calls under way are cut off");
@@ -124,11 +139,13 @@ async fn exporter(
     config: &Config,
     metrics: &CallMetrics,
     parts: &Parts,
+    streaming: &Arc<tripod_streaming::Server>,
 ) -> Result<Option<JoinHandle<()>>, DaemonError> {
     let Some(address) = config.metrics.address else { return Ok(None) };
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     registry.register_collector(Box::new(Node::new(&parts.engine)));
+    registry.register_collector(Box::new(SessionCounts::new(streaming)));
     let bound = Exporter::bind(address, registry).await;
     let exporter = bound.map_err(|source| DaemonError::Metrics { address, source })?;
     tracing::info!(%address, "metrics are served");
@@ -138,22 +155,27 @@ async fn exporter(
 fn serve(
     listener: UnixListener,
     parts: Parts,
+    streaming: Arc<tripod_streaming::Server>,
     config: &Config,
     metrics: CallMetrics,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<> {
     let effective = serde_json::to_value(config).unwrap_or_default();
     let image = ImageServiceServer::new(ImageServer::new(parts.images.clone(), parts.handlers.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let runtime = RuntimeServiceServer::new(Runtime::new(parts, effective, stopped.clone()))
+    let runtime = RuntimeServiceServer::new(Runtime::new(parts, streaming, effective, stopped.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    Server::builder().layer(Calls::new(metrics)).add_service(runtime).add_service(image).serve_with_incoming_shutdown(
-        UnixListenerStream::new(listener),
-        async move {
-            // An error means that the daemon is gone, which is as good.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        },
-    )
+    Server::builder()
+        .layer(Calls::new(metrics))
+        .add_service(runtime)
+        .add_service(image)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until(stopped))
+}
+
+/// Resolves when the daemon ends.
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the daemon is gone, which is as good.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }

@@ -14,6 +14,7 @@ mod embedded;
 mod image;
 mod images;
 mod notify;
+mod open_files;
 mod runtime;
 mod socket;
 mod status_code;

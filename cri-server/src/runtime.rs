@@ -10,6 +10,7 @@ mod filter;
 mod metrics;
 mod pods;
 mod rates;
+mod sessions;
 mod stats;
 mod status;
 mod streams;
@@ -20,6 +21,7 @@ use std::{
 };
 
 use futures::stream::BoxStream;
+pub(crate) use sessions::Sessions;
 pub(crate) use streams::parts;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -41,6 +43,7 @@ type Stream<T> = BoxStream<'static, Result<T, Status>>;
 pub(crate) struct Runtime {
     engine: Arc<Engine>,
     images: Images,
+    streaming: Arc<tripod_streaming::Server>,
     host: Host,
     /// RuntimeClass handlers beside the default one.
     handlers: Vec<String>,
@@ -52,10 +55,16 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// A service over an engine and its images.
-    pub(crate) fn new(parts: Parts, config: serde_json::Value, stopped: watch::Receiver<bool>) -> Self {
+    /// A service over an engine, its images and the server to which clients of sessions are sent.
+    pub(crate) fn new(
+        parts: Parts,
+        streaming: Arc<tripod_streaming::Server>,
+        config: serde_json::Value,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
         let Parts { engine, images, handlers } = parts;
-        Self { engine, images, host: Host::detect(), handlers, config, rates: rates::Rates::default(), stopped }
+        let (host, rates) = (Host::detect(), rates::Rates::default());
+        Self { engine, images, streaming, host, handlers, config, rates, stopped }
     }
 }
 
@@ -65,8 +74,6 @@ fn now() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// What a client can do until streaming is built.
-const STREAMING: &str = "use ExecSync for commands, the log files for output and the pod's IP address for ports";
 /// What a client can do until checkpoints are built.
 const CHECKPOINTS: &str = "stop the container and start it anew";
 
@@ -173,6 +180,21 @@ impl RuntimeService for Runtime {
     async fn exec_sync(&self, request: Request<v1::ExecSyncRequest>) -> Reply<v1::ExecSyncResponse> {
         let request = request.into_inner();
         self.exec_sync(request).await.map(Response::new)
+    }
+
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
+        let request = request.into_inner();
+        self.exec_url(request).map(Response::new)
+    }
+
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
+        let request = request.into_inner();
+        self.attach_url(request).map(Response::new)
+    }
+
+    async fn port_forward(&self, request: Request<v1::PortForwardRequest>) -> Reply<v1::PortForwardResponse> {
+        let request = request.into_inner();
+        self.port_forward_url(&request).map(Response::new)
     }
 
     async fn container_stats(&self, request: Request<v1::ContainerStatsRequest>) -> Reply<v1::ContainerStatsResponse> {
@@ -296,18 +318,6 @@ impl RuntimeService for Runtime {
     }
 
     // === part of the contract, not of this build ===
-
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
-        Err(not_built("Exec", STREAMING))
-    }
-
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
-        Err(not_built("Attach", STREAMING))
-    }
-
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Reply<v1::PortForwardResponse> {
-        Err(not_built("PortForward", STREAMING))
-    }
 
     async fn checkpoint_container(
         &self,

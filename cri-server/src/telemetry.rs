@@ -3,12 +3,14 @@
 mod calls;
 mod exporter;
 mod node;
+mod sessions;
 
 use std::io::IsTerminal as _;
 
 pub(crate) use calls::{CallMetrics, Calls};
 pub(crate) use exporter::Exporter;
 pub(crate) use node::Node;
+pub(crate) use sessions::SessionCounts;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::config::{ConfigError, LogConfig, LogFormat};

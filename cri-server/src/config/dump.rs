@@ -62,6 +62,25 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("cgroup.base", "Cgroup for pods that name no parent (the kubelet always does); one name, unique for each daemon."),
     ("shim", "The small process that holds a pod."),
     ("shim.program", "Path of tripod-shim; empty looks beside the tripod program, then along PATH."),
+    ("streaming", "Where clients of exec, attach and port-forward come to; the kubelet and crictl are told by URLs."),
+    (
+        "streaming.address",
+        "Address to listen on; port 0 takes a free one. The kubelet is on this host: loopback will do.",
+    ),
+    (
+        "streaming.base_url",
+        "What URLs begin with when clients know the listener under another address; empty takes its own.",
+    ),
+    (
+        "streaming.tls",
+        "PEM files for https: the server's certificate and those behind it, and its private key; with client_ca, a \
+         file with authorities, only clients with a certificate of theirs are served. Without this line: http.",
+    ),
+    ("streaming.token_seconds", "A URL must be used within this time, once."),
+    ("streaming.max_tokens", "URLs that are given out and not used yet, at most."),
+    ("streaming.creation_seconds", "A client must open the streams of its session within this time."),
+    ("streaming.idle_seconds", "A session ends in which no byte moves for so long; 0 waits for ever."),
+    ("streaming.max_sessions", "Sessions at the same time, at most."),
     ("log", "The log, on standard error."),
     (
         "log.level",
@@ -76,7 +95,11 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
 ];
 
 /// Settings that have no value by default; they are shown as comments.
-pub(super) const ABSENT: &[(&str, &str)] = &[("network.mtu", "1500"), ("metrics.address", "\"127.0.0.1:9323\"")];
+pub(super) const ABSENT: &[(&str, &str)] = &[
+    ("network.mtu", "1500"),
+    ("streaming.tls", "{ certificate = \"/etc/tripod/streaming.crt\", key = \"/etc/tripod/streaming.key\" }"),
+    ("metrics.address", "\"127.0.0.1:9323\""),
+];
 
 /// Writes the settings as TOML, a comment above each.
 pub(super) fn write(config: &Config, f: &mut fmt::Formatter<'_>) -> fmt::Result {
