@@ -45,7 +45,7 @@ pub struct Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { control: 64 << 10, header_bytes: 128 << 10, header_count: 256 }
+        Self { control: 64 << 10, header_bytes: 16 << 10, header_count: 128 }
     }
 }
 

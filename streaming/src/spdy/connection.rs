@@ -81,7 +81,11 @@ impl Connection {
     /// stop reading at once: for them this is the end.
     pub async fn go_away(&self, status: GoAwayStatus) -> Result<(), Error> {
         self.alive.shared().with(|state| state.go_away(status));
-        self.alive.shared().send_queue().await
+        match self.alive.shared().send_queue().await {
+            // Without streams this was the end, and the goodbye is part of it.
+            Err(Error::Ended(Ended::GoAway(_))) => Ok(()),
+            result => result,
+        }
     }
 
     /// Resolves with the reason once the connection has ended. It does not keep the connection alive.

@@ -35,7 +35,10 @@ pub(super) struct Driver<R> {
     buffer: BytesMut,
     /// How much to ask for: follows what comes.
     read_size: usize,
-    incoming: mpsc::UnboundedSender<Stream>,
+    /// The largest buffer that there was: a small piece must not keep it from being freed.
+    block: usize,
+    /// `None` once the connection has ended.
+    incoming: Option<mpsc::UnboundedSender<Stream>>,
     alive: Weak<Alive>,
     role: Role,
     gone: Option<BoxFuture<()>>,
@@ -57,7 +60,8 @@ impl<R: AsyncRead + Unpin> Driver<R> {
             decoder: Decoder::new(config.limits),
             buffer: BytesMut::new(),
             read_size: SMALLEST_READ,
-            incoming,
+            block: 0,
+            incoming: Some(incoming),
             alive: Arc::downgrade(alive),
             role,
             gone: config.gone,
@@ -79,6 +83,7 @@ impl<R: AsyncRead + Unpin> Driver<R> {
             why = send(&shared) => why,
         };
         shared.end(why.clone());
+        self.incoming = None;
         self.farewell(&why).await;
     }
 
@@ -106,6 +111,7 @@ impl<R: AsyncRead + Unpin> Driver<R> {
     async fn read(&mut self) -> std::io::Result<usize> {
         if self.buffer.capacity() - self.buffer.len() < self.read_size / 2 {
             self.buffer.reserve(self.read_size);
+            self.block = self.block.max(self.buffer.capacity());
         }
         let room = self.buffer.capacity() - self.buffer.len();
         let read = self.io.read_buf(&mut self.buffer).await?;
@@ -127,7 +133,9 @@ impl<R: AsyncRead + Unpin> Driver<R> {
                     && let Some(alive) = self.alive.upgrade()
                 {
                     let stream = Stream::new(alive, opened.stream, opened.headers);
-                    if let Err(refused) = self.incoming.send(stream) {
+                    if let Some(incoming) = &self.incoming
+                        && let Err(refused) = incoming.send(stream)
+                    {
                         refused.0.reset(Status::REFUSED_STREAM);
                     }
                 }
@@ -140,7 +148,7 @@ impl<R: AsyncRead + Unpin> Driver<R> {
 
     /// Puts data into its stream's inbox, and waits while that is full: nothing is read from the peer meanwhile.
     async fn deliver(&mut self, stream: u32, mut payload: Bytes, fin: bool) -> Result<(), Ended> {
-        let small = self.read_size / 8;
+        let small = self.block / 8;
         while let Some(back) = self.shared.with(|state| state.data(stream, payload, fin, small))? {
             payload = back;
             self.room().await?;

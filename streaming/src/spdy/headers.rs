@@ -12,7 +12,7 @@ pub struct Headers {
 }
 
 /// Bytes of a block that this side is ready to send; more than any client needs, less than any peer refuses.
-const MAX_BLOCK: usize = 64 << 10;
+const MAX_BLOCK: usize = 16 << 10;
 
 // === impl Headers ===
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    task::Waker,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -122,6 +122,21 @@ impl Entry {
     fn wake(&mut self, signals: &mut Signals) {
         signals.wakers.extend(self.read_waker.take());
         signals.wakers.extend(self.write_waker.take());
+    }
+
+    fn wait_to_read(&mut self, cx: &Context<'_>, signals: &mut Signals) {
+        wait(&mut self.read_waker, cx, signals);
+    }
+
+    fn wait_to_write(&mut self, cx: &Context<'_>, signals: &mut Signals) {
+        wait(&mut self.write_waker, cx, signals);
+    }
+}
+
+/// Remembers whom to wake. A waker may own what must not be dropped under the lock, so an old one is woken instead.
+fn wait(slot: &mut Option<Waker>, cx: &Context<'_>, signals: &mut Signals) {
+    if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        signals.wakers.extend(slot.replace(cx.waker().clone()));
     }
 }
 
@@ -260,7 +275,7 @@ impl State {
     pub(super) fn drop_reader(&mut self, stream: u32) {
         let Some(entry) = self.streams.get_mut(&stream) else { return };
         entry.reader = false;
-        entry.read_waker = None;
+        self.signals.wakers.extend(entry.read_waker.take());
         let dropped = entry.inbox.clear();
         self.consumed(dropped);
         self.abandon(stream);
@@ -270,7 +285,7 @@ impl State {
     pub(super) fn drop_writer(&mut self, stream: u32) {
         let Some(entry) = self.streams.get_mut(&stream) else { return };
         entry.writer = false;
-        entry.write_waker = None;
+        self.signals.wakers.extend(entry.write_waker.take());
         self.abandon(stream);
     }
 

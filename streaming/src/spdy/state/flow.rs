@@ -26,7 +26,7 @@ impl State {
         if let Some(ended) = &self.ended {
             return Poll::Ready(Err(ended.clone().into()));
         }
-        entry.read_waker = Some(cx.waker().clone());
+        entry.wait_to_read(cx, &mut self.signals);
         Poll::Pending
     }
 

@@ -93,7 +93,7 @@ impl State {
         if !entry.local {
             return Poll::Ready(Err(Error::NoReply(stream)));
         }
-        entry.read_waker = Some(cx.waker().clone());
+        entry.wait_to_read(cx, &mut self.signals);
         Poll::Pending
     }
 
@@ -124,7 +124,7 @@ impl State {
             return Poll::Ready(Ok(()));
         }
         if let Some(entry) = self.streams.get_mut(&stream) {
-            entry.write_waker = Some(cx.waker().clone());
+            entry.wait_to_write(cx, &mut self.signals);
         }
         Poll::Pending
     }
@@ -151,6 +151,8 @@ impl State {
             entry.send += taken as i64;
             entry.local_fin &= !fin;
         }
+        // Somebody else may have waited for the connection's window.
+        self.wake_writers();
     }
 
     pub(in super::super) fn ping(&mut self) -> Result<oneshot::Receiver<Duration>, Error> {
