@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use tonic::Status;
 use tripod_cri_api::v1;
 
-use crate::{samples::Samples, target::Target};
+use crate::{
+    samples::Samples,
+    target::{Pod, Target, Workload},
+};
 
 /// Pods that are not counted: the first ones load files and make bridges.
 const WARM_UP: usize = 2;
@@ -45,7 +48,7 @@ async fn life(target: &Target, host_network: bool) -> Result<Life, Status> {
     clock.lap("1 RunPodSandbox");
     let create = v1::CreateContainerRequest {
         pod_sandbox_id: pod.clone(),
-        config: Some(target.container_config(&config)),
+        config: Some(target.container_config(&config, &Workload::default())),
         sandbox_config: Some(config),
     };
     let container = runtime.create_container(create).await?.into_inner().container_id;
@@ -91,12 +94,13 @@ impl Clock {
 /// Many pods at a time.
 pub async fn burst(target: &Target, count: usize, parallel: usize, host_network: bool) -> Result<Value, Status> {
     target.pull().await?;
-    target.remove_pod(&target.start_pod(host_network).await?).await?;
+    let workload = Workload::default();
+    target.remove_pod(&target.start_pod(host_network, &workload).await?.id).await?;
     let began = Instant::now();
-    let starts = stream::iter(0..count).map(|_| target.start_pod(host_network)).buffer_unordered(parallel);
-    let pods: Vec<String> = starts.try_collect().await?;
+    let starts = stream::iter(0..count).map(|_| target.start_pod(host_network, &workload)).buffer_unordered(parallel);
+    let pods: Vec<Pod> = starts.try_collect().await?;
     let took = began.elapsed();
-    stream::iter(&pods).map(|pod| target.remove_pod(pod)).buffer_unordered(parallel).try_collect::<()>().await?;
+    stream::iter(&pods).map(|pod| target.remove_pod(&pod.id)).buffer_unordered(parallel).try_collect::<()>().await?;
     let whole = began.elapsed();
     let rate = |time: Duration| (count as f64 / time.as_secs_f64() * 10.0).round() / 10.0;
     Ok(json!({

@@ -1,7 +1,8 @@
 //! The runtime that is measured.
 
 use std::{
-    path::Path,
+    io,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -23,6 +24,32 @@ pub struct Target {
     /// The image of all containers.
     pub image: v1::ImageSpec,
 }
+
+/// What a container does.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// What is mounted into it.
+    pub mounts: Vec<v1::Mount>,
+    /// Folder for its log, which has the name [`LOG`]; without one there is no log.
+    pub logs: PathBuf,
+}
+
+/// A pod with its only container.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// Of the pod sandbox.
+    pub id: String,
+    /// Of the container.
+    pub container: String,
+}
+
+/// Name of a container's log in the pod's folder for logs.
+pub const LOG: &str = "0.log";
+
+/// Where a container has this program.
+const INSIDE: &str = "/tripod-bench";
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -71,8 +98,8 @@ impl Target {
         }
     }
 
-    /// A container that sleeps.
-    pub fn container_config(&self, pod: &v1::PodSandboxConfig) -> v1::ContainerConfig {
+    /// A container of a pod.
+    pub fn container_config(&self, pod: &v1::PodSandboxConfig, workload: &Workload) -> v1::ContainerConfig {
         let options = pod.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
         let namespaces = options.and_then(|security| security.namespace_options.clone());
         let security = v1::LinuxContainerSecurityContext {
@@ -82,7 +109,9 @@ impl Target {
         v1::ContainerConfig {
             metadata: Some(v1::ContainerMetadata { name: "main".into(), attempt: 0 }),
             image: Some(self.image.clone()),
-            command: vec!["sleep".into(), "1000".into()],
+            command: workload.command.clone(),
+            mounts: workload.mounts.clone(),
+            log_path: if workload.logs.as_os_str().is_empty() { String::new() } else { LOG.into() },
             linux: Some(v1::LinuxContainerConfig {
                 security_context: Some(security),
                 ..v1::LinuxContainerConfig::default()
@@ -98,19 +127,64 @@ impl Target {
         runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: pod.into() }).await.map(drop)
     }
 
-    /// A pod with a running container; gives the pod's ID.
-    pub async fn start_pod(&self, host_network: bool) -> Result<String, Status> {
+    /// A pod with a running container.
+    pub async fn start_pod(&self, host_network: bool, workload: &Workload) -> Result<Pod, Status> {
         let mut runtime = self.runtime.clone();
-        let config = self.pod_config(host_network);
+        let mut config = self.pod_config(host_network);
+        config.log_directory = workload.logs.display().to_string();
         let run = v1::RunPodSandboxRequest { config: Some(config.clone()), ..v1::RunPodSandboxRequest::default() };
         let pod = runtime.run_pod_sandbox(run).await?.into_inner().pod_sandbox_id;
         let create = v1::CreateContainerRequest {
             pod_sandbox_id: pod.clone(),
-            config: Some(self.container_config(&config)),
+            config: Some(self.container_config(&config, workload)),
             sandbox_config: Some(config),
         };
         let container = runtime.create_container(create).await?.into_inner().container_id;
-        runtime.start_container(v1::StartContainerRequest { container_id: container }).await?;
-        Ok(pod)
+        runtime.start_container(v1::StartContainerRequest { container_id: container.clone() }).await?;
+        Ok(Pod { id: pod, container })
     }
+
+    /// Pods that do nothing, on the host's network.
+    pub async fn start_pods(&self, count: usize) -> Result<Vec<Pod>, Status> {
+        let mut pods = Vec::new();
+        for _ in 0..count {
+            pods.push(self.start_pod(true, &Workload::default()).await?);
+        }
+        Ok(pods)
+    }
+
+    /// Removes pods, one after the other.
+    pub async fn remove_pods(&self, pods: &[Pod]) -> Result<(), Status> {
+        for pod in pods {
+            self.remove_pod(&pod.id).await?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Workload ===
+
+impl Default for Workload {
+    fn default() -> Workload {
+        Workload { command: vec!["sleep".into(), "1000".into()], mounts: Vec::new(), logs: PathBuf::new() }
+    }
+}
+
+impl Workload {
+    /// This very program in a container; `arguments` are those of [`crate::inside`]. It is linked statically, so that
+    /// it runs in any image.
+    pub fn inside(arguments: &[String]) -> io::Result<Workload> {
+        let program = v1::Mount {
+            host_path: std::env::current_exe()?.display().to_string(),
+            container_path: INSIDE.into(),
+            readonly: true,
+            ..v1::Mount::default()
+        };
+        Ok(Workload { command: inside(arguments), mounts: vec![program], logs: PathBuf::new() })
+    }
+}
+
+/// The command that runs this program in a container that has it.
+pub fn inside(arguments: &[String]) -> Vec<String> {
+    [INSIDE.to_owned(), "inside".to_owned()].into_iter().chain(arguments.iter().cloned()).collect()
 }
