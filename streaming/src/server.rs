@@ -229,7 +229,6 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(GREETING)
             .max_buf_size(HEADERS)
-            .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut stopped = stop.clone();

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CONTENT_TYPE},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE},
     service::Service,
     upgrade::OnUpgrade,
 };
@@ -75,6 +75,8 @@ impl Service<hyper::Request<Incoming>> for Answers {
                 message.push('\n');
                 let mut headers = rejection.headers;
                 headers.push((CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()));
+                // Said here alone: beside `Upgrade` it makes Go's clients drop the whole header.
+                headers.push((CONNECTION, "close".to_owned()));
                 response(rejection.status, &headers, message.into())
             }
         };
