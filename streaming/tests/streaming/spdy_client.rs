@@ -12,7 +12,7 @@ use crate::http::{SPDY, connect, request};
 
 /// A command's session.
 pub struct Client {
-    pub connection: Connection,
+    _connection: Connection,
     _incoming: Incoming,
     pub error: Reader,
     pub stdin: Option<Writer>,
@@ -32,6 +32,7 @@ where
     headers.extend(protocols.iter().map(|name| ("X-Stream-Protocol-Version", *name)));
     let answer = request(&mut io, "POST", url, &headers).await;
     assert_eq!(answer.status, 101, "{}", answer.head);
+    assert_eq!((answer.header("connection"), answer.header("upgrade")), (vec!["Upgrade"], vec!["SPDY/3.1"]));
     assert_eq!(answer.header("x-stream-protocol-version"), protocols.first().copied().into_iter().collect::<Vec<_>>());
     Connection::new(io, Role::Client, Config::default())
 }
@@ -88,7 +89,16 @@ impl Client {
         let stdin = writers.pop().unwrap();
         let stderr = readers.pop().unwrap();
         let stdout = readers.pop().unwrap();
-        Self { connection, _incoming: incoming, error: error.0, stdin, stdout, stderr, resize, _held: held }
+        Self {
+            _connection: connection,
+            _incoming: incoming,
+            error: error.0,
+            stdin,
+            stdout,
+            stderr,
+            resize,
+            _held: held,
+        }
     }
 
     /// Sends input.
