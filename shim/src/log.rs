@@ -62,26 +62,37 @@ impl Splitter {
     }
 
     /// Appends the lines in `bytes`, and the parts of lines that are too long to wait for their end, to `lines`.
-    pub(crate) fn push(&mut self, stamp: &str, mut bytes: &[u8], lines: &mut Vec<u8>) {
-        while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
-            let mut line = &bytes[..end];
-            bytes = &bytes[end + 1..];
-            if !self.held.is_empty() {
-                line = self.hold(stamp, line, lines);
-                if line.is_empty() {
-                    self.emit(stamp, b'F', &self.held, lines);
-                    // A quiet container keeps no memory.
-                    self.held = Vec::new();
-                    continue;
-                }
+    pub(crate) fn push(&mut self, stamp: &str, bytes: &[u8], lines: &mut Vec<u8>) {
+        let full = self.prefix(stamp, b'F');
+        let mut begin = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            let line = &bytes[begin..end];
+            if self.held.is_empty() && line.len() <= MAX_TEXT {
+                // Nearly every line comes this way. It is copied with its end: two copies a line.
+                lines.extend_from_slice(&full);
+                lines.extend_from_slice(&bytes[begin..=end]);
+            } else {
+                self.end_long(stamp, line, lines);
             }
-            let rest = self.emit_parts(stamp, line, lines);
-            self.emit(stamp, b'F', rest, lines);
+            begin = end + 1;
         }
-        if !bytes.is_empty() {
-            let rest = self.hold(stamp, bytes, lines);
+        if begin < bytes.len() {
+            let rest = self.hold(stamp, &bytes[begin..], lines);
             let rest = self.emit_parts(stamp, rest, lines);
             self.held.extend_from_slice(rest);
+        }
+    }
+
+    /// Ends a line that began earlier, or that has to be split, with `line`.
+    fn end_long(&mut self, stamp: &str, line: &[u8], lines: &mut Vec<u8>) {
+        let line = self.hold(stamp, line, lines);
+        if self.held.is_empty() {
+            let rest = self.emit_parts(stamp, line, lines);
+            self.emit(stamp, b'F', rest, lines);
+        } else {
+            self.emit(stamp, b'F', &self.held, lines);
+            // A quiet container keeps no memory.
+            self.held = Vec::new();
         }
     }
 
@@ -119,12 +130,19 @@ impl Splitter {
     }
 
     fn emit(&self, stamp: &str, tag: u8, text: &[u8], lines: &mut Vec<u8>) {
-        lines.extend_from_slice(stamp.as_bytes());
-        lines.push(b' ');
-        lines.extend_from_slice(self.stream.name().as_bytes());
-        lines.extend_from_slice(&[b' ', tag, b' ']);
+        lines.extend_from_slice(&self.prefix(stamp, tag));
         lines.extend_from_slice(text);
         lines.push(b'\n');
+    }
+
+    /// What stands before the text of a line: [`PREFIX`] bytes.
+    fn prefix(&self, stamp: &str, tag: u8) -> Vec<u8> {
+        let mut prefix = Vec::with_capacity(PREFIX);
+        prefix.extend_from_slice(stamp.as_bytes());
+        prefix.push(b' ');
+        prefix.extend_from_slice(self.stream.name().as_bytes());
+        prefix.extend_from_slice(&[b' ', tag, b' ']);
+        prefix
     }
 }
 
