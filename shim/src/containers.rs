@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    time::Instant,
 };
 
 use rustix::{
@@ -164,7 +165,7 @@ impl Shim {
             self.poll.add_until_closed(start.as_fd(), Source::ContainerStart(id.to_owned())).internal(step)?;
         for (stream, fd) in outputs {
             let token = self.poll.add(&fd, Source::Output(id.to_owned(), stream)).internal(step)?;
-            container.outputs.push(Output::new(stream, token, fd));
+            container.outputs.push(Output::pipe(stream, token, fd));
         }
         container.log = log.map(open_log).transpose()?;
         match start.go() {
@@ -226,7 +227,7 @@ impl Shim {
                     let output = nonblocking(&master).and_then(|()| {
                         let terminal = terminal::other_end(&master)?;
                         let token = self.poll.add(&master, Source::Output(id.to_owned(), Stream::Stdout))?;
-                        Ok((Output::new(Stream::Stdout, token, master), terminal))
+                        Ok((Output::terminal(Stream::Stdout, token, master), terminal))
                     });
                     match output {
                         Ok((output, terminal)) => {
@@ -245,11 +246,28 @@ impl Shim {
     pub(crate) fn on_output(&mut self, id: &str, stream: Stream) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let Some(at) = container.outputs.iter().position(|output| output.stream == stream) else { return };
-        if container.outputs[at].take(container.log.as_mut(), &mut self.scratch) == Taken::End {
+        if container.outputs[at].turn(container.log.as_mut(), &mut self.scratch, &self.poll) == Taken::End {
             let output = container.outputs.swap_remove(at);
             output.unwatch(&mut self.poll);
             output.finish(container.log.as_mut(), &mut self.scratch);
         }
+    }
+
+    /// Reads the outputs whose pause is over.
+    pub(crate) fn read_chatter(&mut self) {
+        let now = Instant::now();
+        let due = |(id, container): (&String, &Container)| -> Vec<(String, Stream)> {
+            let due = container.outputs.iter().filter(|output| output.pace.until.is_some_and(|until| until <= now));
+            due.map(|output| (id.clone(), output.stream)).collect()
+        };
+        for (id, stream) in self.containers.iter().flat_map(due).collect::<Vec<_>>() {
+            self.on_output(&id, stream);
+        }
+    }
+
+    /// When the next of those pauses is over.
+    pub(crate) fn next_chatter(&self) -> Option<Instant> {
+        self.containers.values().flat_map(|container| &container.outputs).filter_map(|output| output.pace.until).min()
     }
 
     /// Sends a signal to a container's first process.

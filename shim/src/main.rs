@@ -16,6 +16,7 @@ mod fault;
 mod link;
 mod log;
 mod output;
+mod pace;
 mod pod;
 mod poll;
 mod reaper;

@@ -1,8 +1,9 @@
-//! What a container writes: read as it comes, so that the container never waits longer than the shim's loop takes.
+//! What a container writes: read so often that the container never waits for longer than its pipe holds out.
 
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Instant,
 };
 
 use rustix::io::Errno;
@@ -10,12 +11,16 @@ use rustix::io::Errno;
 use crate::{
     clock,
     log::{Log, Splitter, Stream},
+    pace::{self, Next, Pace},
     poll::{Poll, Token},
     viewer::Viewer,
 };
 
 /// Bytes read at once; a pipe holds as many.
 pub(crate) const CHUNK: usize = 64 << 10;
+
+/// Bytes read at most of one output before others have their turn.
+const TURN: usize = 1 << 20;
 
 /// Bytes read at most after a container's end, where a process of another container may hold the other end open and
 /// write on.
@@ -30,8 +35,18 @@ pub(crate) struct Output {
     pub(crate) token: Token,
     /// Clients that are attached.
     pub(crate) viewers: Vec<Viewer>,
+    pub(crate) pace: Pace,
     fd: OwnedFd,
     splitter: Splitter,
+    /// A pipe can wait to be read; a terminal has somebody before it.
+    pipe: Option<Room>,
+}
+
+/// The size of a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Usual,
+    Enlarged,
 }
 
 /// What there was to read.
@@ -55,9 +70,51 @@ pub(crate) struct Scratch {
 // === impl Output ===
 
 impl Output {
-    /// Takes a non-blocking descriptor.
-    pub(crate) fn new(stream: Stream, token: Token, fd: OwnedFd) -> Output {
-        Output { stream, token, viewers: Vec::new(), fd, splitter: Splitter::new(stream) }
+    /// Takes a non-blocking pipe.
+    pub(crate) fn pipe(stream: Stream, token: Token, fd: OwnedFd) -> Output {
+        Output { pipe: Some(Room::Usual), ..Output::terminal(stream, token, fd) }
+    }
+
+    /// Takes the non-blocking master of a terminal.
+    pub(crate) fn terminal(stream: Stream, token: Token, fd: OwnedFd) -> Output {
+        let (viewers, splitter, pace) = (Vec::new(), Splitter::new(stream), Pace::new(Instant::now()));
+        Output { stream, token, viewers, pace, fd, splitter, pipe: None }
+    }
+
+    /// Reads what there is, up to a limit that is fair to others, and settles when that is done next.
+    pub(crate) fn turn(&mut self, mut log: Option<&mut Log>, scratch: &mut Scratch, poll: &Poll) -> Taken {
+        let mut sum = 0;
+        loop {
+            match self.take(log.as_deref_mut(), scratch) {
+                Taken::End => return Taken::End,
+                Taken::Some(n) => {
+                    sum += n;
+                    if n < CHUNK || sum >= TURN {
+                        break;
+                    }
+                }
+                Taken::Nothing => break,
+            }
+        }
+        if self.pipe.is_some() {
+            self.settle(sum, poll);
+        }
+        if sum > 0 { Taken::Some(sum) } else { Taken::Nothing }
+    }
+
+    /// Chatter is not waited for; its reader comes by itself.
+    fn settle(&mut self, bytes: usize, poll: &Poll) {
+        let was_paused = self.pace.until.is_some();
+        let pauses = matches!(self.pace.read(bytes, Instant::now()), Next::At(_));
+        if pauses && self.pipe == Some(Room::Usual) {
+            // The kernel may say no; then the container waits a little more often.
+            let _ = rustix::pipe::fcntl_setpipe_size(&self.fd, pace::PIPE);
+            self.pipe = Some(Room::Enlarged);
+        }
+        if pauses != was_paused && poll.want_readable(&self.fd, self.token, !pauses).is_err() {
+            // Woken too often is better than never.
+            self.pace.until = None;
+        }
     }
 
     /// Reads once, and writes what was read to the log, if there is one, and to whoever is attached.

@@ -86,6 +86,12 @@ impl Poll {
         Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), flags)?)
     }
 
+    /// Waits for `fd` to become readable, or only for its end.
+    pub(crate) fn want_readable(&self, fd: impl AsFd, token: Token, wanted: bool) -> io::Result<()> {
+        let flags = if wanted { EventFlags::IN } else { EventFlags::empty() };
+        Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), flags)?)
+    }
+
     /// Forgets `fd`. Must be called before it is closed: a forked child may hold a copy that keeps it registered.
     pub(crate) fn remove(&mut self, fd: impl AsFd, token: Token) {
         self.sources.remove(&token);

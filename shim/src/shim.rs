@@ -51,6 +51,8 @@ pub(crate) struct Shim {
     listener: OwnedFd,
     signals: ChildSignals,
     links: BTreeMap<Token, Link>,
+    /// When the next output is read that nobody waits for.
+    chatter: Option<Instant>,
     /// Something was allocated since the last idle moment.
     used: bool,
     /// When a shim without a pod and without a connection gives up.
@@ -83,6 +85,7 @@ impl Shim {
             listener,
             signals,
             links: BTreeMap::new(),
+            chatter: None,
             used: true,
             unclaimed: Instant::now() + UNCLAIMED,
         })
@@ -92,7 +95,11 @@ impl Shim {
         while !self.over {
             let timeout = self.timeout();
             let ready = self.poll.wait(timeout)?;
-            if ready.is_empty() {
+            if self.chatter.is_some_and(|next| next <= Instant::now()) {
+                self.read_chatter();
+                // While somebody talks there is no idle moment.
+                self.continue_shutdown();
+            } else if ready.is_empty() {
                 self.idle();
             }
             for token in ready {
@@ -106,11 +113,13 @@ impl Shim {
         Ok(())
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
+        self.chatter = self.next_chatter();
+        let chatter = self.chatter.map(|until| until.saturating_duration_since(Instant::now()));
         let stopping = self.stopping.as_ref().map(|s| s.deadline.saturating_duration_since(Instant::now()));
         let idle = (self.used || self.scratch.is_used()).then_some(IDLE);
         let unclaimed = self.is_unclaimed().then(|| self.unclaimed.saturating_duration_since(Instant::now()));
-        stopping.into_iter().chain(idle).chain(unclaimed).min()
+        stopping.into_iter().chain(idle).chain(unclaimed).chain(chatter).min()
     }
 
     fn is_unclaimed(&self) -> bool {
