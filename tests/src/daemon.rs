@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Cri, eventually, programs::Programs};
+use crate::{Cri, eventually, peer, programs::Programs};
 
 /// How long a daemon may take to answer, with everything that it recovers.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -73,16 +73,15 @@ impl Daemon {
         settings.text("shim.program", &programs.shim.to_string_lossy());
         settings.write(&config);
         let log = File::options().create(true).append(true).open(folder.join("daemon.log")).expect("the daemon's log");
-        let process = Command::new(&programs.tripod)
-            .arg("serve")
-            .arg("--config")
-            .arg(&config)
-            .arg("--root")
-            .arg(root)
-            .arg("--state")
-            .arg(state)
-            .arg("--socket")
-            .arg(&socket)
+        let mut command = if peer::chosen() {
+            peer::command(folder, root, state, &socket)
+        } else {
+            let mut command = Command::new(&programs.tripod);
+            command.arg("serve").arg("--config").arg(&config).arg("--root").arg(root);
+            command.arg("--state").arg(state).arg("--socket").arg(&socket);
+            command
+        };
+        let process = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the daemon's log"))
             .stderr(log)

@@ -7,12 +7,14 @@
 //!
 //! * [`Node`]: what a test is given. [`Daemon`] starts, kills and restarts `tripod`; [`Cri`] talks to it.
 //! * [`Registry`] serves images from memory and can be told to fail; [`DebianRegistry`] is Debian's docker-registry.
+//! * [`Client`], [`Forward`], [`python`] and [`crictl`] go to streaming URLs as kubectl and others do.
 //! * [`Image`] and [`Tree`] make images on the spot, honest or hostile.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
 
 pub mod cgroup;
+mod clients;
 mod cri;
 mod daemon;
 mod debian;
@@ -20,21 +22,29 @@ mod image;
 mod isolation;
 mod leaks;
 mod node;
+pub mod peer;
+mod processes;
 mod programs;
 mod registry;
 mod requests;
 mod runner;
+mod server;
+mod streams;
 mod tree;
 mod wait;
 
+pub use clients::{Client, Forward, Many, Outcome, Session, Sizes, crictl, crictl_run, python, transports};
 pub use cri::{Cri, log_text};
 pub use daemon::{Daemon, Settings};
 pub use debian::DebianRegistry;
 pub use image::{Image, Layer, digest};
 pub use leaks::Leaks;
 pub use node::Node;
+pub use processes::{Holdings, processes, zombies};
 pub use registry::{Fault, Registry};
 pub use requests::{BUSYBOX, container, host_pod, image_spec, mount, pod, security_of, shell};
 pub use runner::{Test, run};
+pub use server::Server;
+pub use streams::Wanted;
 pub use tree::{Tree, busybox};
 pub use wait::{eventually, within};

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{BUSYBOX, Cri, Daemon, Image, Leaks, Registry, Settings, programs::Programs, within};
+use crate::{BUSYBOX, Cri, Daemon, Image, Leaks, Registry, Settings, peer, programs::Programs, within};
 
 /// The host name under which the node's registry is known to the daemon.
 const REGISTRY: &str = "registry.test";
@@ -46,7 +46,8 @@ impl Node {
         fs::create_dir_all(folder.join("cni/bin")).expect("make folders");
         fs::create_dir_all("/run/logs").expect("make folders");
         let before = Leaks::snapshot(&[PathBuf::from("/run/tripod")]);
-        Self { folder, programs, daemon: None, registry: None, before, settings, counted: true }
+        // Another runtime has its own ideas of what may stay.
+        Self { folder, programs, daemon: None, registry: None, before, settings, counted: !peer::chosen() }
     }
 
     /// A folder for the test's own files.
@@ -62,6 +63,11 @@ impl Node {
     /// Where the daemon keeps what does not.
     pub fn state(&self) -> PathBuf {
         PathBuf::from("/run/tripod")
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.state().join("tripod.sock")
     }
 
     /// Where the daemon looks for registries.
@@ -90,7 +96,11 @@ impl Node {
 
     /// Starts the daemon and pulls busybox.
     pub async fn ready(&mut self) -> Cri {
-        self.registry().await.push("busybox:1", &Image::busybox());
+        let registry = self.registry().await;
+        registry.push("busybox:1", &Image::busybox());
+        if peer::chosen() {
+            peer::push_pause(&registry);
+        }
         let cri = self.start().await;
         cri.pull(BUSYBOX).await.expect("pull busybox");
         cri

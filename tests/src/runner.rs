@@ -12,14 +12,14 @@ use std::{
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::{Node, cgroup, isolation, programs, programs::Programs};
+use crate::{Node, cgroup, isolation, programs, programs::Programs, server};
 
 /// Begin of the names of cgroups and folders of a run; its process ID follows.
 const PREFIX: &str = "tripod-tests";
 /// Name of the test, for the stages.
 pub(crate) const NAME: &str = "TRIPOD_TESTS_NAME";
 /// Folder of the test, for the stages.
-const FOLDER: &str = "TRIPOD_TESTS_FOLDER";
+pub(crate) const FOLDER: &str = "TRIPOD_TESTS_FOLDER";
 
 /// File that a test leaves when it has passed: the exit status went through many hands.
 const PASSED: &str = "passed";
@@ -67,6 +67,7 @@ pub fn run(tests: &'static [&'static [Test]], kept: &'static str) -> ExitCode {
         Ok("join") => return isolation::join(),
         Ok("init") => return isolation::init(),
         Ok("udp-echo") => return isolation::udp_echo(),
+        Ok("serve") => return server::serve(),
         Ok(_) => return run_here(tests),
         Err(_) => {}
     }

@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
 
+mod attach;
 mod bad_input;
 mod containers;
 mod events;
 mod exec;
+mod exec_streams;
 mod fifty;
 mod images;
 mod isolation;
@@ -14,10 +16,13 @@ mod joins;
 mod logs;
 mod main_job;
 mod pods;
+mod port_forward;
 mod processes;
 mod recovery;
 mod resources;
 mod service;
+mod stream_faults;
+mod terminals;
 mod volumes;
 
 use std::process::ExitCode;
@@ -33,6 +38,11 @@ fn main() -> ExitCode {
         resources::TESTS,
         volumes::TESTS,
         exec::TESTS,
+        exec_streams::TESTS,
+        terminals::TESTS,
+        attach::TESTS,
+        port_forward::TESTS,
+        stream_faults::TESTS,
         logs::TESTS,
         images::TESTS,
         events::TESTS,

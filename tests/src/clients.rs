@@ -1,0 +1,417 @@
+//! Clients for streaming URLs that nobody here wrote: client-go, Python's `kubernetes`, and crictl.
+//!
+//! `critest/build cri clients` makes them from their pins; nothing is fetched when a test runs.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+    task::JoinHandle,
+};
+
+use crate::{Wanted, peer, runner, within};
+
+/// Where the clients are, if not where `critest/build` puts them.
+const PLACE: &str = "TRIPOD_CLIENTS";
+
+/// Longest time of a session that is told nothing else.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Every way in which client-go comes to the daemon.
+pub fn transports() -> &'static [&'static str] {
+    // Peers of today have no v5 over WebSocket, which is all that client-go speaks there.
+    if peer::chosen() { &["spdy", "fallback"] } else { &["spdy", "websocket", "fallback"] }
+}
+
+/// A program of the clients' folder.
+fn program(name: &str) -> PathBuf {
+    let place = env::var_os(PLACE)
+        .map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../critest/.build").into(), PathBuf::from);
+    let path = place.join(name);
+    assert!(path.exists(), "no {}: run critest/build cri clients", path.display());
+    path
+}
+
+/// A file name of the test's own.
+fn fresh(kind: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let folder = PathBuf::from(env::var_os(runner::FOLDER).expect("the folder of a test"));
+    folder.join(format!("{kind}-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// A client without surroundings: no proxy of the machine's owner, no settings.
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent").env("PYTHONDONTWRITEBYTECODE", "1");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// client-go's remotecommand, before it has a URL.
+#[derive(Debug, Clone)]
+pub struct Client {
+    flags: Vec<String>,
+    wanted: Wanted,
+    input: Option<PathBuf>,
+}
+
+impl Client {
+    /// Over `spdy`, over `websocket`, or with the `fallback` of kubectl from the one that is refused to the other.
+    pub fn new(transport: &str, wanted: Wanted) -> Self {
+        let mut flags = vec![format!("-transport={transport}")];
+        flags.push(format!("-stdin={}", wanted.stdin));
+        flags.push(format!("-stdout={}", wanted.stdout));
+        flags.push(format!("-stderr={}", wanted.stderr));
+        flags.push(format!("-tty={}", wanted.tty));
+        Self { flags, wanted, input: None }
+    }
+
+    /// Offers only this version of the protocol.
+    #[must_use]
+    pub fn protocol(mut self, name: &str) -> Self {
+        self.flags.push(format!("-protocols={name}"));
+        self
+    }
+
+    /// Counts and hashes what comes instead of showing it.
+    #[must_use]
+    pub fn counting(mut self) -> Self {
+        self.flags.push("-count".to_owned());
+        self
+    }
+
+    /// Reads the sizes of the terminal from here.
+    #[must_use]
+    pub fn sizes(mut self, sizes: &Sizes) -> Self {
+        self.flags.push(format!("-sizes={}", sizes.path.display()));
+        self
+    }
+
+    /// Sends a file instead of what the test writes.
+    #[must_use]
+    pub fn input(mut self, file: &Path) -> Self {
+        self.input = Some(file.to_owned());
+        self
+    }
+
+    /// Goes to a URL.
+    pub fn start(self, url: &str) -> Session {
+        let result = fresh("session");
+        let mut command = command(&program("bin/streamclient"));
+        command.arg("session").args(&self.flags).arg("-result").arg(&result).arg(url);
+        if let Some(input) = &self.input {
+            command.stdin(fs::File::open(input).expect("open the input"));
+        } else if !self.wanted.stdin {
+            command.stdin(Stdio::null());
+        }
+        let mut process = command.spawn().expect("start streamclient");
+        let stderr = gather(process.stderr.take().expect("a pipe"));
+        Session {
+            stdin: process.stdin.take(),
+            stdout: process.stdout.take().expect("a pipe"),
+            stderr,
+            seen: Vec::new(),
+            process,
+            result,
+        }
+    }
+
+    /// Goes to a URL, sends this, half-closes, and waits for the end.
+    pub async fn run(self, url: &str, input: &[u8]) -> Outcome {
+        let mut session = self.start(url);
+        let sender = session.stdin.take().map(|mut stdin| {
+            let input = input.to_vec();
+            // A command that has ended does not take the rest.
+            tokio::spawn(async move { stdin.write_all(&input).await.ok() })
+        });
+        let outcome = session.end().await;
+        drop(sender);
+        outcome
+    }
+}
+
+fn gather(mut stderr: ChildStderr) -> JoinHandle<Vec<u8>> {
+    tokio::spawn(async move {
+        let mut all = Vec::new();
+        let _ = stderr.read_to_end(&mut all).await;
+        all
+    })
+}
+
+/// A running session.
+#[derive(Debug)]
+pub struct Session {
+    process: Child,
+    /// What goes to the command; dropping it is the half-close.
+    pub stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    stderr: JoinHandle<Vec<u8>>,
+    seen: Vec<u8>,
+    result: PathBuf,
+}
+
+/// What a session ended with.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the command ended with; -1 if nobody said.
+    pub code: i64,
+    /// What the client says of the end; empty after success.
+    pub error: String,
+    /// How many WebSockets were refused on the way.
+    pub refused: u64,
+    /// The output.
+    pub stdout: Vec<u8>,
+    /// The errors.
+    pub stderr: Vec<u8>,
+    /// Length of the output.
+    pub bytes: u64,
+    /// Its digest in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Outcome {
+    /// The output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+impl Session {
+    /// The client's process.
+    pub fn pid(&self) -> u32 {
+        self.process.id().expect("the client runs")
+    }
+
+    /// Sends text.
+    pub async fn write(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("standard input is open");
+        within("writing", LIMIT, stdin.write_all(text.as_bytes())).await.expect("the client takes it");
+    }
+
+    /// Reads until the whole output so far has the text, and gives that output.
+    pub async fn read_until(&mut self, text: &str) -> String {
+        let wanted = text.as_bytes();
+        let reading = async {
+            let mut buffer = vec![0; 1 << 16];
+            while !self.seen.windows(wanted.len()).any(|part| part == wanted) {
+                let length = self.stdout.read(&mut buffer).await.expect("read the output");
+                let so_far = String::from_utf8_lossy(&self.seen).into_owned();
+                assert!(length > 0, "the output ended without {text:?}: {so_far:?}");
+                self.seen.extend(&buffer[..length]);
+            }
+        };
+        within(&format!("output with {text:?}"), Duration::from_secs(20), reading).await;
+        String::from_utf8_lossy(&self.seen).into_owned()
+    }
+
+    /// Forgets the output so far.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Half-closes and waits for the end.
+    pub async fn end(mut self) -> Outcome {
+        drop(self.stdin.take());
+        self.ended().await
+    }
+
+    /// Waits for the end.
+    pub async fn ended(mut self) -> Outcome {
+        let ending = async {
+            self.stdout.read_to_end(&mut self.seen).await.expect("read the output");
+            self.process.wait().await.expect("wait for the client")
+        };
+        let status = within("a session", LIMIT, ending).await;
+        let stderr = (&mut self.stderr).await.expect("the errors");
+        let complaint = String::from_utf8_lossy(&stderr);
+        assert!(status.success(), "streamclient: {status}: {complaint}");
+        let result: Value =
+            serde_json::from_slice(&fs::read(&self.result).expect("the outcome")).expect("the outcome as JSON");
+        Outcome {
+            code: result["code"].as_i64().expect("a code"),
+            error: result["error"].as_str().expect("an error").to_owned(),
+            refused: result["refused"].as_u64().expect("a number"),
+            bytes: result["stdout"]["bytes"].as_u64().unwrap_or(0),
+            sha256: result["stdout"]["sha256"].as_str().unwrap_or_default().to_owned(),
+            stdout: std::mem::take(&mut self.seen),
+            stderr,
+        }
+    }
+
+    /// Kills the client with SIGKILL, as a machine does that loses its power, but for the kernel's farewell.
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("kill the client");
+    }
+}
+
+/// The sizes of a client's terminal, told as it changes.
+#[derive(Debug)]
+pub struct Sizes {
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        let path = fresh("sizes");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("make a FIFO");
+        // For reading too: opening does not wait for the client then.
+        let file = fs::File::options().read(true).write(true).open(&path).expect("open the FIFO");
+        Self { path, file }
+    }
+}
+
+impl Sizes {
+    /// The terminal is this large now.
+    pub fn set(&self, columns: u16, rows: u16) {
+        use std::io::Write;
+        writeln!(&self.file, "{columns} {rows}").expect("tell the size");
+    }
+}
+
+/// client-go, with many sessions in one process.
+#[derive(Debug)]
+pub struct Many {
+    process: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Many {
+    /// Starts the client.
+    pub fn start(transport: &str) -> Self {
+        let mut command = command(&program("bin/streamclient"));
+        command.arg("many").arg(format!("-transport={transport}")).stderr(Stdio::inherit());
+        let mut process = command.spawn().expect("start streamclient");
+        let lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        Self { stdin: process.stdin.take().expect("a pipe"), process, lines }
+    }
+
+    /// Opens a session; it is left when the first output comes if `leave`.
+    pub async fn open(&mut self, url: &str, leave: bool) {
+        let line = format!("{url}{}\n", if leave { " leave" } else { "" });
+        self.stdin.write_all(line.as_bytes()).await.expect("the client takes a URL");
+    }
+
+    /// The next session that ends.
+    pub async fn next(&mut self) -> Value {
+        let line = within("the end of a session", LIMIT, self.lines.next_line()).await;
+        serde_json::from_str(&line.expect("read").expect("a line")).expect("JSON")
+    }
+
+    /// Ends the client.
+    pub async fn end(self) {
+        let Self { mut process, stdin, .. } = self;
+        drop(stdin);
+        let status = within("the end of the client", LIMIT, process.wait()).await.expect("wait for the client");
+        assert!(status.success(), "streamclient: {status}");
+    }
+
+    /// Kills the client with all its sessions.
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("kill the client");
+    }
+}
+
+/// client-go's port-forward: ports on loopback that lead into a pod.
+#[derive(Debug)]
+pub struct Forward {
+    process: Child,
+    stdin: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// The ports on loopback, in the order of those that were asked for.
+    pub ports: Vec<u16>,
+    /// How many WebSockets were refused on the way.
+    pub refused: u64,
+}
+
+impl Forward {
+    /// Listens for these ports of the pod.
+    pub async fn start(transport: &str, url: &str, ports: &[u16]) -> Self {
+        let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+        let mut command = command(&program("bin/streamclient"));
+        command.arg("forward").arg(format!("-transport={transport}")).arg(format!("-ports={list}")).arg(url);
+        let mut process = command.stderr(Stdio::inherit()).spawn().expect("start streamclient");
+        let lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        let stdin = process.stdin.take();
+        let mut forward = Self { process, stdin, lines, ports: Vec::new(), refused: 0 };
+        let first = forward.event().await;
+        let found = first["ports"].as_array().unwrap_or_else(|| panic!("forwarding over {transport}: {first}"));
+        forward.ports = found.iter().map(|port| u16::try_from(port.as_u64().unwrap()).unwrap()).collect();
+        forward.refused = first["refused"].as_u64().unwrap_or(0);
+        forward
+    }
+
+    /// Connects to one of the ports, by its place in the list.
+    pub async fn connect(&self, place: usize) -> tokio::net::TcpStream {
+        tokio::net::TcpStream::connect(("127.0.0.1", self.ports[place])).await.expect("connect to the client")
+    }
+
+    /// What the client says next.
+    pub async fn event(&mut self) -> Value {
+        let line = within("a word of the client", LIMIT, self.lines.next_line()).await;
+        serde_json::from_str(&line.expect("read").expect("a line")).expect("JSON")
+    }
+
+    /// The next error.
+    pub async fn error(&mut self) -> String {
+        loop {
+            if let Some(error) = self.event().await["error"].as_str() {
+                return error.to_owned();
+            }
+        }
+    }
+
+    /// Ends the client politely.
+    pub async fn end(mut self) {
+        drop(self.stdin.take());
+        let status = within("the end of the client", LIMIT, self.process.wait()).await.expect("wait for the client");
+        assert!(status.success(), "streamclient: {status}");
+    }
+
+    /// Kills it.
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("kill the client");
+    }
+}
+
+/// Runs Python's client with these arguments and this input: its answer, or what it complained of.
+pub async fn python(arguments: &[&str], input: &[u8]) -> Result<Value, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/python/streamclient.py");
+    let mut command = command(&program("python/bin/python"));
+    let (status, stdout, stderr) = talk(command.arg(script).args(arguments), input).await;
+    if status.success() { Ok(serde_json::from_slice(&stdout).expect("JSON")) } else { Err(stderr) }
+}
+
+/// Sends the input to a program and waits for its end: its status, its output, its errors.
+async fn talk(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, String) {
+    let mut process = command.spawn().expect("start a client");
+    let mut stdin = process.stdin.take().expect("a pipe");
+    let input = input.to_vec();
+    let sender = tokio::spawn(async move { stdin.write_all(&input).await.ok() });
+    let done = within("a client", LIMIT, process.wait_with_output()).await.expect("wait for a client");
+    sender.abort();
+    (done.status, done.stdout, String::from_utf8_lossy(&done.stderr).into_owned())
+}
+
+/// crictl, with the daemon's socket, ready for its arguments.
+pub fn crictl(socket: &Path) -> Command {
+    let mut command = command(&program("bin/crictl"));
+    command.args(["--config", "/dev/null", "--runtime-endpoint"]).arg(format!("unix://{}", socket.display()));
+    command
+}
+
+/// Runs crictl to its end: its exit code, its output, its errors.
+pub async fn crictl_run(socket: &Path, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
+    let (status, stdout, stderr) = talk(crictl(socket).args(arguments), input).await;
+    (status.code().unwrap_or(-1), String::from_utf8_lossy(&stdout).into_owned(), stderr)
+}

@@ -1,0 +1,54 @@
+//! Processes of the node, as /proc has them.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// PIDs of processes, zombies not among them, that have all of these words on their command line.
+pub fn processes(words: &[&str]) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let found: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+        words.iter().all(|word| found.contains(&word.as_bytes()))
+    })
+    .collect()
+}
+
+/// How many zombies there are.
+pub fn zombies() -> usize {
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    entries
+        .filter(|entry| fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| stat.contains(") Z ")))
+        .count()
+}
+
+/// What a process holds: open files by kind, and threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdings {
+    /// How many descriptors lead to a file of this name; numbers of sockets and pipes do not count.
+    pub descriptors: BTreeMap<String, usize>,
+}
+
+impl Holdings {
+    /// What it holds now. A process that is gone holds nothing.
+    pub fn of(pid: u32) -> Self {
+        let mut descriptors = BTreeMap::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            if let Ok(target) = fs::read_link(entry.path()) {
+                *descriptors.entry(kind(&target)).or_default() += 1;
+            }
+        }
+        Self { descriptors }
+    }
+
+    /// How many threads it has.
+    pub fn threads(pid: u32) -> usize {
+        fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+    }
+}
+
+/// `socket:[123]` is a socket.
+fn kind(target: &Path) -> String {
+    let text = target.to_string_lossy();
+    text.split(":[").next().unwrap_or_default().to_owned()
+}
