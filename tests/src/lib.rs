@@ -40,7 +40,7 @@ pub use debian::DebianRegistry;
 pub use image::{Image, Layer, digest};
 pub use leaks::Leaks;
 pub use node::Node;
-pub use processes::{Holdings, processes, zombies};
+pub use processes::{Holdings, processes, threads, zombies};
 pub use registry::{Fault, Registry};
 pub use requests::{BUSYBOX, container, host_pod, image_spec, mount, pod, security_of, shell};
 pub use runner::{Test, run};

@@ -22,29 +22,40 @@ pub fn zombies() -> usize {
         .count()
 }
 
-/// What a process holds: open files by kind, and threads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What processes hold: how many descriptors of each lead to a file of this name. All sockets have one name, and all
+/// pipes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holdings {
-    /// How many descriptors lead to a file of this name; numbers of sockets and pipes do not count.
-    pub descriptors: BTreeMap<String, usize>,
+    descriptors: BTreeMap<(u32, String), usize>,
 }
 
 impl Holdings {
-    /// What it holds now. A process that is gone holds nothing.
-    pub fn of(pid: u32) -> Self {
+    /// What they hold now. A process that is gone holds nothing.
+    pub fn of(pids: &[u32]) -> Self {
         let mut descriptors = BTreeMap::new();
-        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-            if let Ok(target) = fs::read_link(entry.path()) {
-                *descriptors.entry(kind(&target)).or_default() += 1;
+        for &pid in pids {
+            for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+                if let Ok(target) = fs::read_link(entry.path()) {
+                    *descriptors.entry((pid, kind(&target))).or_default() += 1;
+                }
             }
         }
         Self { descriptors }
     }
 
-    /// How many threads it has.
-    pub fn threads(pid: u32) -> usize {
-        fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+    /// What there is more of than before.
+    pub fn beyond(&self, before: &Self) -> Vec<String> {
+        let more = self.descriptors.iter().filter_map(|(key, &now)| {
+            let then = before.descriptors.get(key).copied().unwrap_or(0);
+            (now > then).then(|| format!("process {} has {now} of {}, {then} before", key.0, key.1))
+        });
+        more.collect()
     }
+}
+
+/// How many threads a process has.
+pub fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// `socket:[123]` is a socket.
