@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::stream::keys::DetachKeys;
+use crate::{
+    forward::{Address, Ports},
+    stream::keys::DetachKeys,
+};
 
 /// Where the daemon listens unless somebody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tripod/tripod.sock";
@@ -55,6 +58,9 @@ Next: `tripod run --rm IMAGE CMD`. Mirrors and certificates of registries: /etc/
     /// Connect to the program that a container runs
     #[command(after_help = ATTACH_HELP)]
     Attach(AttachArgs),
+    /// Make ports of a pod ports of this machine
+    #[command(after_help = FORWARD_HELP)]
+    PortForward(PortForwardArgs),
     /// Stop containers, or pods with all their containers
     #[command(
         after_help = "A container gets its stop signal (SIGTERM if its image names none), and SIGKILL when the time is over.
@@ -103,6 +109,16 @@ const ATTACH_HELP: &str = "Examples:
 Ctrl-P Ctrl-Q leaves it running where a terminal is attached; otherwise Ctrl-C does. Ending standard input (Ctrl-D, or
 the end of a file) ends the container's as well, if it was made for one session. When the container ends, so does
 this, with its exit code.";
+
+const FORWARD_HELP: &str = "Examples:
+  tripod port-forward web 8080:80           http://localhost:8080 leads to port 80 of the pod
+  tripod port-forward web 8080:80 5432      several; the second is the same on both sides
+  tripod port-forward web :80               any free port, which is said
+  tripod port-forward --address 0.0.0.0 web 8080:80
+                                            for other machines too: whoever reaches it is in the pod
+
+TCP only. In the pod it leads to its loopback, so servers that listen nowhere else are reached as well. It goes on
+until Ctrl-C, across restarts of the daemon; connections that are open then are lost.";
 
 /// Which daemon.
 #[derive(Debug, Clone, Args)]
@@ -332,6 +348,23 @@ pub struct AttachArgs {
     pub detach_keys: DetachKeys,
     /// Container, by ID, beginning of the ID, or name
     pub container: String,
+}
+
+/// Arguments of `port-forward`.
+#[derive(Debug, Args)]
+pub struct PortForwardArgs {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(flatten)]
+    pub streaming: Streaming,
+    /// Addresses of this machine to listen at, divided by commas: IP addresses, or localhost
+    #[arg(long, value_name = "ADDRESS", default_value = "localhost", value_delimiter = ',')]
+    pub address: Vec<Address>,
+    /// Pod, by ID, beginning of the ID, or name; or a container in it
+    pub pod: String,
+    /// Port here and port in the pod; without the first the same, `:PORT` for any that is free here
+    #[arg(required = true, value_name = "[LOCAL:]REMOTE")]
+    pub ports: Vec<Ports>,
 }
 
 /// Arguments of `stop`.

@@ -77,6 +77,24 @@ impl Client {
         meant.cloned().ok_or_else(|| CliError::NotFound(format!("no container {word:?}; `tripod ps -a` shows all")))
     }
 
+    /// The pod that a word means: its ID, the beginning of it, or its name; or those of a container in it.
+    pub(crate) async fn pod(&mut self, word: &str) -> Result<PodSandbox, CliError> {
+        let pods = self.pods().await?;
+        if let Some(pod) = pick(&pods, word, "pod", |one| (&one.id, name(one.metadata.as_ref().map(|m| &m.name))))? {
+            return Ok(pod.clone());
+        }
+        match self.container(word).await {
+            Err(CliError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+            Ok(container) => {
+                if let Some(pod) = pods.into_iter().find(|pod| pod.id == container.pod_sandbox_id) {
+                    return Ok(pod);
+                }
+            }
+        }
+        Err(CliError::NotFound(format!("no pod {word:?}, nor a container of that name; `tripod pods` shows all")))
+    }
+
     /// The container or pod that a word means, containers first.
     pub(crate) async fn object(&mut self, word: &str) -> Result<Object, CliError> {
         let containers = self.containers(None).await?;

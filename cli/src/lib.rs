@@ -9,6 +9,7 @@ mod client;
 mod embed;
 mod error;
 mod exec;
+mod forward;
 mod inspect;
 mod list;
 mod log;
@@ -28,6 +29,7 @@ pub use args::{Command, DEFAULT_SOCKET};
 pub use client::Client;
 pub use embed::{Embed, EmbedOptions, Embedded};
 pub use error::CliError;
+pub use forward::{Address, Ports};
 pub use stream::keys::DetachKeys;
 
 /// Carries a command out. The exit code is the command's own where one runs in a container.
@@ -42,6 +44,7 @@ pub async fn run(command: Command, embed: &dyn Embed) -> Result<ExitCode, CliErr
         Command::Logs(args) => log::command(args).await,
         Command::Exec(args) => exec::exec(args).await,
         Command::Attach(args) => exec::attach(args).await,
+        Command::PortForward(args) => forward::command(args).await,
         Command::Stop(args) => stop::stop(args).await,
         Command::Rm(args) => stop::remove(args).await,
         Command::Inspect(args) => inspect::command(args).await,

@@ -9,3 +9,4 @@ mod pipes;
 pub(crate) mod session;
 pub(crate) mod signals;
 pub(crate) mod status;
+mod trust;

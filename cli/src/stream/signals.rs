@@ -63,6 +63,11 @@ impl Signals {
             }
         }
     }
+
+    /// Waits for a signal that ends all; returns its number.
+    pub(crate) async fn end(&mut self) -> i32 {
+        self.follow(None, None).await
+    }
 }
 
 async fn received(signal: &mut Option<Signal>) {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener},
+};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async,
@@ -95,7 +98,8 @@ impl Daemon {
     }
 }
 
-async fn accept(stream: TcpStream) -> Socket {
+/// Opens a WebSocket over a connection.
+pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
     #[allow(clippy::result_large_err, reason = "the callback's type is the library's")]
     let choose = |request: &Request, mut answer: Upgrade| {
         let offered = request.headers()["sec-websocket-protocol"].to_str().unwrap();

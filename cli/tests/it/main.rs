@@ -8,8 +8,10 @@
 
 mod command;
 mod daemon;
+mod forward;
 mod sessions;
 mod terminals;
+mod tls;
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
         return stage;
     }
     let arguments = Arguments::from_args();
-    let trials = [sessions::tests(), terminals::tests()];
+    let trials = [sessions::tests(), terminals::tests(), tls::tests(), forward::tests()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
