@@ -81,6 +81,17 @@ impl Client {
         self
     }
 
+    /// Trusts the authority of `ca.pem` in a folder, and shows `client.pem` and `client.key` of it if `known`.
+    #[must_use]
+    pub fn tls(mut self, folder: &Path, known: bool) -> Self {
+        self.flags.push(format!("-ca={}", folder.join("ca.pem").display()));
+        if known {
+            self.flags.push(format!("-cert={}", folder.join("client.pem").display()));
+            self.flags.push(format!("-key={}", folder.join("client.key").display()));
+        }
+        self
+    }
+
     /// Counts and hashes what comes instead of showing it.
     #[must_use]
     pub fn counting(mut self) -> Self {

@@ -101,12 +101,12 @@ func dialerFor(way transport, target *url.URL) (httpstream.Dialer, *refusals, er
 		}
 		target = through
 	}
-	wrapper, upgrader, err := spdy.RoundTripperFor(config())
+	wrapper, upgrader, err := spdy.RoundTripperFor(way.config())
 	if err != nil {
 		return nil, nil, err
 	}
 	plain := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: wrapper}, "POST", target)
-	tunnel, err := portforward.NewSPDYOverWebsocketDialerForStreaming(target, config())
+	tunnel, err := portforward.NewSPDYOverWebsocketDialerForStreaming(target, way.config())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -22,11 +22,15 @@ import (
 type transport struct {
 	name      string
 	protocols string
+	tls       rest.TLSClientConfig
 }
 
 func (t *transport) flags(set *flag.FlagSet) {
 	set.StringVar(&t.name, "transport", "spdy", "spdy, websocket, or fallback: WebSocket, which is refused, then SPDY")
 	set.StringVar(&t.protocols, "protocols", "", "offer only these, separated by commas")
+	set.StringVar(&t.tls.CAFile, "ca", "", "file with the authority of the server")
+	set.StringVar(&t.tls.CertFile, "cert", "", "file with a certificate of the client")
+	set.StringVar(&t.tls.KeyFile, "key", "", "file with the key of that")
 }
 
 func (t *transport) list() []string {
@@ -36,8 +40,8 @@ func (t *transport) list() []string {
 	return strings.Split(t.protocols, ",")
 }
 
-func config() *rest.Config {
-	return &rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
+func (t *transport) config() *rest.Config {
+	return &rest.Config{TLSClientConfig: t.tls}
 }
 
 func main() {

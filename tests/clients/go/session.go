@@ -186,9 +186,9 @@ func executorFor(way transport, target *url.URL) (remotecommand.Executor, *refus
 
 func overSPDY(way transport, target *url.URL) (remotecommand.Executor, error) {
 	if way.list() == nil {
-		return remotecommand.NewSPDYExecutor(config(), "POST", target)
+		return remotecommand.NewSPDYExecutor(way.config(), "POST", target)
 	}
-	wrapper, upgrader, err := spdy.RoundTripperFor(config())
+	wrapper, upgrader, err := spdy.RoundTripperFor(way.config())
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func overSPDY(way transport, target *url.URL) (remotecommand.Executor, error) {
 
 func overWebSocket(way transport, target *url.URL) (remotecommand.Executor, error) {
 	if way.list() == nil {
-		return remotecommand.NewWebSocketExecutor(config(), "GET", target.String())
+		return remotecommand.NewWebSocketExecutor(way.config(), "GET", target.String())
 	}
-	return remotecommand.NewWebSocketExecutorForProtocols(config(), "GET", target.String(), way.list()...)
+	return remotecommand.NewWebSocketExecutorForProtocols(way.config(), "GET", target.String(), way.list()...)
 }

@@ -18,6 +18,7 @@ tests![
     a_client_that_goes_to_sleep_holds_up_nobody,
     a_session_ends_with_its_container,
     sessions_end_with_their_daemon,
+    sessions_end_when_their_daemon_is_asked_to_end,
     a_pod_that_is_stopped_ends_its_forwarding,
     five_hundred_sessions_at_once,
     two_thousand_sessions_one_after_the_other,
@@ -248,6 +249,14 @@ async fn a_session_ends_with_its_container(node: &mut Node) {
 }
 
 async fn sessions_end_with_their_daemon(node: &mut Node) {
+    ended_with_the_daemon(node, false).await;
+}
+
+async fn sessions_end_when_their_daemon_is_asked_to_end(node: &mut Node) {
+    ended_with_the_daemon(node, true).await;
+}
+
+async fn ended_with_the_daemon(node: &mut Node, politely: bool) {
     let cri = node.ready().await;
     let counter = "i=0; while :; do i=$((i+1)); echo $i; usleep 5000; done";
     let config = ContainerConfig { stdin: true, ..shell("main", counter) };
@@ -277,7 +286,11 @@ async fn sessions_end_with_their_daemon(node: &mut Node) {
         within("a greeting", SOON, stream.read_exact(&mut greeting)).await.unwrap();
         forwards.push((forward, stream));
     }
-    node.kill();
+    if politely {
+        within("the end of the daemon", SOON, node.stop()).await;
+    } else {
+        node.kill();
+    }
     for session in sessions {
         within("the end of a session", SOON, session.ended()).await;
     }
