@@ -85,11 +85,11 @@ async fn older_protocols_are_spoken(node: &mut Node) {
             let script = format!("echo out; exit {code}");
             let url = cri.exec_url(&id, &["/bin/sh", "-c", &script], Wanted::OUTPUT).await.unwrap();
             let outcome = Client::new(transport, Wanted::OUTPUT).protocol(protocol).run(&url, b"").await;
-            assert_eq!(outcome.text(), "out\n", "{transport}, {protocol}: {}", outcome.error);
-            if protocol == &v1 {
-                // This client does not wait for the words.
+            if protocol == &v1 && code != 0 {
+                // This client waits for either the output or the words.
                 continue;
             }
+            assert_eq!(outcome.text(), "out\n", "{transport}, {protocol}: {}", outcome.error);
             let known = protocol == &v4 || protocol == &v5 || code == 0;
             assert_eq!(outcome.code, if known { code } else { -1 }, "{transport}, {protocol}: {}", outcome.error);
             assert_eq!(outcome.error.is_empty(), code == 0, "{transport}, {protocol}: {}", outcome.error);
