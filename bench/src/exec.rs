@@ -70,7 +70,7 @@ async fn streamed(target: &Target, container: &str, count: usize, transport: Tra
         let began = Instant::now();
         let address = Address::of_exec(target, container, &command, false).await?;
         let called = began.elapsed();
-        Command::open(transport, &address).await?.finish().await?;
+        Command::open(transport, &address, false).await?.finish().await?;
         if number >= WARM_UP {
             call.add(called);
             whole.add(began.elapsed());

@@ -13,6 +13,7 @@ mod pull;
 mod reader;
 mod remote;
 mod samples;
+mod spdy;
 mod streams;
 mod target;
 mod websocket;

@@ -66,9 +66,9 @@ impl Processes {
         let (daemon, mut children) = ticks(&Path::new("/proc").join(self.daemon.to_string()))?;
         let mut shims = 0.0;
         for pid in named(&self.shim)? {
-            let (own, waited_for) = ticks(&Path::new("/proc").join(pid.to_string()))?;
-            shims += own;
-            children += waited_for;
+            let process = Path::new("/proc").join(pid.to_string());
+            shims += running(&process)?;
+            children += ticks(&process)?.1;
         }
         let (client, _) = ticks(Path::new("/proc/self"))?;
         Ok(Cpu { daemon, shims, children, client, machine: machine()? })
@@ -109,6 +109,17 @@ impl Meter<'_> {
     pub fn read(&self) -> io::Result<(f64, Cpu)> {
         Ok((self.began.elapsed().as_secs_f64(), self.processes.cpu()? - self.before))
     }
+}
+
+/// Seconds of the threads that a process has, to the nanosecond: a shim may need less than a tick. Time of threads that
+/// have ended is missing; shims, unlike daemons, keep those that they have.
+fn running(process: &Path) -> io::Result<f64> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(process.join("task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanoseconds += text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or_default();
+    }
+    Ok(nanoseconds as f64 / 1e9)
 }
 
 /// Seconds of a process itself, and of the children that it has waited for.

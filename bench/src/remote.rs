@@ -6,39 +6,45 @@ use clap::ValueEnum;
 use tokio::net::TcpStream;
 use tripod_cri_api::v1;
 
-use crate::{Failure, inside, target::Target, websocket::Channels};
+use crate::{Failure, inside, spdy, target::Target, websocket};
 
 /// Bytes in a message, as Go's `io.Copy` would make them.
 const CHUNK: usize = 32 << 10;
 
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STATUS: u8 = 3;
-
 /// How the client speaks to the streaming server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Transport {
+    /// SPDY/3.1.
+    Spdy,
     /// WebSocket with channels.
     Websocket,
 }
 
 /// A command that runs.
 #[derive(Debug)]
-pub struct Command {
-    channels: Channels,
+pub enum Command {
+    /// Over SPDY.
+    Spdy(Box<spdy::Command>),
+    /// Over WebSocket.
+    Websocket(websocket::Channels),
 }
 
 /// A connection to a port of a pod.
 #[derive(Debug)]
-pub struct Connection {
-    channels: Channels,
+pub enum Connection {
+    /// Over SPDY.
+    Spdy(spdy::Forwarded),
+    /// Over WebSocket.
+    Websocket(websocket::Channels),
 }
 
 /// Where the runtime wants a client to come.
 #[derive(Debug)]
 pub struct Address {
-    host: String,
-    path: String,
+    /// Host and port.
+    pub host: String,
+    /// The rest of the URL.
+    pub path: String,
 }
 
 // === impl Transport ===
@@ -47,6 +53,7 @@ impl Transport {
     /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {
+            Transport::Spdy => "SPDY",
             Transport::Websocket => "WebSocket",
         }
     }
@@ -85,7 +92,8 @@ impl Address {
         Ok(Address { host: host.to_owned(), path: path.to_owned() })
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    /// Comes there.
+    pub async fn connect(&self) -> io::Result<TcpStream> {
         let connection = TcpStream::connect(&self.host).await?;
         connection.set_nodelay(true)?;
         Ok(connection)
@@ -96,67 +104,70 @@ impl Address {
 
 impl Command {
     /// Comes to an address, which starts the command.
-    pub async fn open(_transport: Transport, address: &Address) -> Result<Command, Failure> {
-        let connection = address.connect().await?;
-        let channels = Channels::open(connection, &address.host, &address.path).await?;
-        Ok(Command { channels })
+    pub async fn open(transport: Transport, address: &Address, stdin: bool) -> Result<Command, Failure> {
+        Ok(match transport {
+            Transport::Spdy => Command::Spdy(Box::new(spdy::Command::open(address, stdin).await?)),
+            Transport::Websocket => Command::Websocket(websocket::Channels::open(address).await?),
+        })
     }
 
-    /// Writes so many bytes to the command, then the end.
+    /// Writes so many bytes to the command, but not the end of its input: not every protocol has one, and containerd
+    /// loses the last bytes where they are followed by it.
     pub async fn write(&mut self, bytes: u64) -> Result<(), Failure> {
-        write(&mut self.channels, bytes).await?;
-        self.channels.close_channel(STDIN).await
+        let chunk = [0; CHUNK];
+        for size in chunks(bytes) {
+            match self {
+                Command::Spdy(command) => command.write(&chunk[..size]).await?,
+                Command::Websocket(channels) => channels.feed(websocket::STDIN, &chunk[..size]).await?,
+            }
+        }
+        match self {
+            Command::Spdy(_) => Ok(()),
+            Command::Websocket(channels) => channels.flush().await,
+        }
     }
 
     /// Reads all output; gives its length once the command has ended well.
-    pub async fn finish(mut self) -> Result<u64, Failure> {
-        let mut length = 0;
-        let mut status = Vec::new();
-        while let Some((channel, bytes)) = self.channels.next().await? {
-            match channel {
-                STDOUT => length += bytes.len() as u64,
-                STATUS => status.extend_from_slice(&bytes),
-                _ if bytes.is_empty() => {}
-                _ => return Err(format!("the command says: {}", String::from_utf8_lossy(&bytes)).into()),
-            }
-        }
-        succeeded(&status)?;
-        Ok(length)
+    pub async fn finish(self) -> Result<u64, Failure> {
+        let (length, status) = match self {
+            Command::Spdy(command) => command.finish().await?,
+            Command::Websocket(channels) => channels.finish().await?,
+        };
+        let text = String::from_utf8_lossy(&status);
+        let value: serde_json::Value = serde_json::from_slice(&status).map_err(|_| format!("no status: {text}"))?;
+        if value["status"] == "Success" { Ok(length) } else { Err(format!("the command failed: {text}").into()) }
     }
 }
 
-/// Whether the last word about a command is that it ended well.
-fn succeeded(status: &[u8]) -> Result<(), Failure> {
-    let text = String::from_utf8_lossy(status);
-    let value: serde_json::Value = serde_json::from_slice(status).map_err(|_| format!("no status: {text}"))?;
-    if value["status"] == "Success" { Ok(()) } else { Err(format!("the command failed: {text}").into()) }
+/// Sizes of the messages in which so many bytes are sent.
+fn chunks(bytes: u64) -> impl Iterator<Item = usize> {
+    let chunk = CHUNK as u64;
+    let rest = (bytes % chunk) as usize;
+    (0..bytes / chunk).map(|_| CHUNK).chain((rest > 0).then_some(rest))
 }
 
 // === impl Connection ===
 
 impl Connection {
     /// Comes to an address and connects to the port.
-    pub async fn open(_transport: Transport, address: &Address) -> Result<Connection, Failure> {
-        let connection = address.connect().await?;
-        let mut channels = Channels::open(connection, &address.host, &address.path).await?;
-        // The channels of data and errors each begin with the number of the port.
-        for _ in 0..2 {
-            channels.next().await?.ok_or("the server ended the connection")?;
-        }
-        Ok(Connection { channels })
+    pub async fn open(transport: Transport, address: &Address, port: u16) -> Result<Connection, Failure> {
+        Ok(match transport {
+            Transport::Spdy => Connection::Spdy(spdy::Forward::open(address).await?.connect(port).await?),
+            Transport::Websocket => Connection::Websocket(websocket::Channels::forward(address).await?),
+        })
     }
 
-    /// Sends a byte and waits for its echo.
+    /// Sends bytes and waits for the first echo.
     pub async fn ping(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.channels.feed(STDIN, bytes).await?;
-        self.channels.flush().await?;
+        self.send(bytes).await?;
+        self.flush().await?;
         self.receive().await.map(drop)
     }
 
     /// Lets the pod send so many bytes.
     pub async fn read(&mut self, bytes: u64) -> Result<(), Failure> {
-        self.channels.feed(STDIN, &order(inside::SEND, bytes)).await?;
-        self.channels.flush().await?;
+        self.send(&order(inside::SEND, bytes)).await?;
+        self.flush().await?;
         let mut length = 0;
         while length < bytes {
             length += self.receive().await?;
@@ -166,36 +177,46 @@ impl Connection {
 
     /// Sends the pod so many bytes, and waits until it has them.
     pub async fn write(&mut self, bytes: u64) -> Result<(), Failure> {
-        self.channels.feed(STDIN, &order(inside::TAKE, bytes)).await?;
-        write(&mut self.channels, bytes).await?;
+        self.send(&order(inside::TAKE, bytes)).await?;
+        let chunk = [0; CHUNK];
+        for size in chunks(bytes) {
+            self.send(&chunk[..size]).await?;
+        }
+        self.flush().await?;
         self.receive().await.map(drop)
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Connection::Spdy(connection) => connection.write(bytes).await,
+            Connection::Websocket(channels) => channels.feed(websocket::DATA, bytes).await,
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        match self {
+            Connection::Spdy(_) => Ok(()),
+            Connection::Websocket(channels) => channels.flush().await,
+        }
     }
 
     /// How many bytes came.
     async fn receive(&mut self) -> Result<u64, Failure> {
-        match self.channels.next().await?.ok_or("the connection ended early")? {
-            (0, bytes) => Ok(bytes.len() as u64),
-            (_, error) => Err(format!("port-forward says: {}", String::from_utf8_lossy(&error)).into()),
+        match self {
+            Connection::Spdy(connection) => connection.read().await,
+            Connection::Websocket(channels) => channels.receive().await,
         }
     }
 
     /// Takes leave.
     pub async fn close(self) -> Result<(), Failure> {
-        self.channels.close().await
+        match self {
+            Connection::Spdy(connection) => connection.close().await,
+            Connection::Websocket(channels) => channels.close().await,
+        }
     }
 }
 
 fn order(what: u8, bytes: u64) -> Vec<u8> {
     [&[what][..], &bytes.to_le_bytes()].concat()
-}
-
-async fn write(channels: &mut Channels, bytes: u64) -> Result<(), Failure> {
-    let chunk = [0; CHUNK];
-    let mut left = bytes;
-    while left > 0 {
-        let size = left.min(CHUNK as u64) as usize;
-        channels.feed(STDIN, &chunk[..size]).await?;
-        left -= size as u64;
-    }
-    channels.flush().await
 }

@@ -12,6 +12,7 @@ use crate::{
     processes::{Meter, Processes},
     remote::{Address, Command, Connection, Transport},
     samples::Samples,
+    spdy::Forward,
     target::{Pod, Target, Workload, inside as command_inside},
 };
 
@@ -47,6 +48,9 @@ pub async fn all(
         });
         result.insert(transport.name().to_owned(), measured);
     }
+    if let Some(measured) = result.get_mut(Transport::Spdy.name()) {
+        measured["port-forward, one more connection and 1 byte"] = one_more(target, &pod, pings).await?;
+    }
     target.remove_pod(&pod.id).await?;
     Ok(result.into())
 }
@@ -81,7 +85,7 @@ async fn exec_out(
     let command = command_inside(&strings(&[&"source", &bytes]));
     let meter = processes.meter()?;
     let address = Address::of_exec(target, &pod.container, &command, false).await?;
-    let came = Command::open(transport, &address).await?.finish().await?;
+    let came = Command::open(transport, &address, false).await?.finish().await?;
     if came != bytes {
         return Err(format!("{came} bytes came out of the container instead of {bytes}").into());
     }
@@ -98,7 +102,7 @@ async fn exec_in(
     let command = command_inside(&strings(&[&"sink", &bytes]));
     let meter = processes.meter()?;
     let address = Address::of_exec(target, &pod.container, &command, true).await?;
-    let mut running = Command::open(transport, &address).await?;
+    let mut running = Command::open(transport, &address, true).await?;
     running.write(bytes).await?;
     running.finish().await?;
     throughput(&meter, bytes)
@@ -114,11 +118,11 @@ async fn forward(
 ) -> Result<Value, Failure> {
     let meter = processes.meter()?;
     let address = Address::of_port(target, &pod.id, PORT).await?;
-    let mut connection = Connection::open(transport, &address).await?;
+    let mut connection = Connection::open(transport, &address, PORT).await?;
     if direction == inside::SEND {
-        connection.read(bytes).await?
+        connection.read(bytes).await?;
     } else {
-        connection.write(bytes).await?
+        connection.write(bytes).await?;
     }
     let result = throughput(&meter, bytes);
     connection.close().await?;
@@ -139,7 +143,7 @@ fn throughput(meter: &Meter<'_>, bytes: u64) -> Result<Value, Failure> {
 /// A byte there and back over a connection that stands.
 async fn ping(target: &Target, pod: &Pod, count: usize, transport: Transport) -> Result<Value, Failure> {
     let address = Address::of_port(target, &pod.id, PORT).await?;
-    let mut connection = Connection::open(transport, &address).await?;
+    let mut connection = Connection::open(transport, &address, PORT).await?;
     connection.ping(&[inside::ECHO, 0]).await?;
     let mut samples = Samples::default();
     for number in 0..WARM_UP + count {
@@ -159,10 +163,29 @@ async fn connect(target: &Target, pod: &Pod, count: usize, transport: Transport)
     for _ in 0..count {
         let began = Instant::now();
         let address = Address::of_port(target, &pod.id, PORT).await?;
-        let mut connection = Connection::open(transport, &address).await?;
+        let mut connection = Connection::open(transport, &address, PORT).await?;
         connection.ping(&[inside::ECHO, 0]).await?;
         samples.add(began.elapsed());
         connection.close().await?;
+    }
+    Ok(samples.summary())
+}
+
+/// One more connection of a SPDY session that stands, with one byte there and back: what each connection to a forwarded
+/// port of kubectl costs.
+async fn one_more(target: &Target, pod: &Pod, count: usize) -> Result<Value, Failure> {
+    let address = Address::of_port(target, &pod.id, PORT).await?;
+    let mut forward = Forward::open(&address).await?;
+    let mut samples = Samples::default();
+    for number in 0..WARM_UP + count {
+        let began = Instant::now();
+        let mut connection = forward.connect(PORT).await?;
+        connection.write(&[inside::ECHO, 0]).await?;
+        connection.read().await?;
+        if number >= WARM_UP {
+            samples.add(began.elapsed());
+        }
+        forward = connection.disconnect().await?;
     }
     Ok(samples.summary())
 }
