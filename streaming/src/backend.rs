@@ -69,6 +69,8 @@ pub struct Process {
     pub stderr: Option<OwnedFd>,
     /// The master of the terminal, to tell it the size of the client's window.
     pub terminal: Option<OwnedFd>,
+    /// A client that ends its input takes its leave: an attachment to a container whose input stays open for the next.
+    pub leaves_with_input: bool,
     /// The end. What was written before is in `stdout` and `stderr` then, though others may still hold their other
     /// ends: nobody waits for those. Dropped early, nobody cares for the process any more, and the backend sees to it.
     pub end: BoxFuture<Result<End, Refusal>>,

@@ -12,7 +12,7 @@ use std::{pin::pin, sync::Arc};
 
 use futures::FutureExt;
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Duration, sleep, timeout},
 };
 
@@ -49,16 +49,17 @@ pub(crate) async fn run(backend: Arc<dyn Backend>, command: Command, mut client:
         started = start(&*backend, &command) => started,
         interruption = control.interrupted(Duration::ZERO) => Err(interruption.into()),
     };
-    let (stdin, terminal) = match &mut started {
-        Ok(running) => (running.stdin.take(), running.terminal.take()),
-        Err(_) => (None, None),
+    let (leave, left) = oneshot::channel();
+    let (stdin, terminal, leave) = match &mut started {
+        Ok(running) => (running.stdin.take(), running.terminal.take(), running.leaves_with_input.then_some(leave)),
+        Err(_) => (None, None, None),
     };
-    let stdin = Stdin::new(stdin, command.streams().terminal, ended.clone(), &control.idle);
+    let stdin = Stdin::new(stdin, command.streams().terminal, ended.clone(), leave, &control.idle);
     let mut feed = pin!(feed::feed(&mut client.source, stdin, Resize::new(terminal)).fuse());
     let over = match started {
         Ok(running) => {
             let leaves_to_end = client.leaves_to_end;
-            let conversation = Conversation { control, ending: &ending, ended, leaves_to_end };
+            let conversation = Conversation { control, ending: &ending, ended, leaves_to_end, left };
             conversation.run(running, &mut client.outputs, feed.as_mut()).await
         }
         Err(over) => over,

@@ -102,9 +102,9 @@ fn wanted(Streams { stdin, stdout, stderr, terminal }: Streams) -> SessionStream
     SessionStreams { stdin, stdout, stderr, terminal }
 }
 
-fn process(Session { stdin, stdout, stderr, terminal, end }: Session) -> Process {
+fn process(Session { stdin, stdout, stderr, terminal, leaves_with_input, end }: Session) -> Process {
     let end = async move { end.await.map(|code| code.map_or(End::Detached, End::Exited)).map_err(refusal) };
-    Process { stdin, stdout, stderr, terminal, end: Box::pin(end) }
+    Process { stdin, stdout, stderr, terminal, leaves_with_input, end: Box::pin(end) }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it ends here, and map_err takes it by name")]

@@ -46,6 +46,9 @@ pub struct Session {
     pub stderr: Option<OwnedFd>,
     /// The terminal's master.
     pub terminal: Option<OwnedFd>,
+    /// A client that ends its input takes its leave, for the container's input stays open for the next. The other
+    /// clients stay: they wait for what a command, or a container for one client, makes of its input.
+    pub leaves_with_input: bool,
     /// A command's exit code; `None` when the container has ended that a client was attached to.
     pub end: SessionEnd,
 }
@@ -77,7 +80,8 @@ impl Engine {
 
     /// Runs a command in a running container.
     pub async fn exec(&self, id: &str, argv: Vec<String>, streams: SessionStreams) -> Result<Session> {
-        let mut session = Session { stdin: None, stdout: None, stderr: None, terminal: None, end: ended() };
+        let mut session =
+            Session { stdin: None, stdout: None, stderr: None, terminal: None, leaves_with_input: false, end: ended() };
         let stdio = if streams.terminal { Stdio::Terminal } else { session.pipes(streams)? };
         let mut command = self.start_command(id, argv, stdio, GRACE).await?;
         if let Some(master) = command.master.take() {
@@ -105,11 +109,13 @@ impl Engine {
         let mut fds = fds.into_iter();
         let mut next = |there: bool| if there { fds.next() } else { None };
         let (stdin, stdout, stderr, terminal) = (next(stdin), next(stdout), next(stderr), next(terminal));
+        let plan = container.plan();
+        let leaves_with_input = stdin.is_some() && (plan.process.terminal || !plan.stdin_once);
         let end = Box::pin(async move {
             container.wait_exited().await;
             Ok(None)
         });
-        Ok(Session { stdin, stdout, stderr, terminal, end })
+        Ok(Session { stdin, stdout, stderr, terminal, leaves_with_input, end })
     }
 
     /// Connects to a port on a pod's loopback: IPv4, or IPv6 where nobody listens.

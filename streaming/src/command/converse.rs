@@ -2,10 +2,13 @@
 
 use std::{io, os::fd::OwnedFd, pin::Pin, pin::pin};
 
-use futures::future::{Fuse, join};
+use futures::{
+    FutureExt,
+    future::{Fuse, join},
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Duration, Instant, sleep_until},
 };
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -37,6 +40,7 @@ pub(super) enum Over {
 pub(super) struct Running {
     pub(super) stdin: Option<AsyncFd<OwnedFd>>,
     pub(super) terminal: Option<OwnedFd>,
+    pub(super) leaves_with_input: bool,
     stdout: Option<AsyncFd<OwnedFd>>,
     stderr: Option<AsyncFd<OwnedFd>>,
     end: BoxFuture<Result<End, Refusal>>,
@@ -54,6 +58,7 @@ pub(super) async fn start(backend: &dyn Backend, command: &Command) -> Result<Ru
         stdout: ready(process.stdout, Interest::READABLE)?,
         stderr: ready(process.stderr, Interest::READABLE)?,
         terminal: process.terminal,
+        leaves_with_input: process.leaves_with_input,
         end: process.end,
     })
 }
@@ -65,6 +70,8 @@ pub(super) struct Conversation<'a> {
     pub(super) ending: &'a watch::Sender<bool>,
     pub(super) ended: watch::Receiver<bool>,
     pub(super) leaves_to_end: bool,
+    /// The client has ended its input and with it its attachment.
+    pub(super) left: oneshot::Receiver<()>,
 }
 
 impl Conversation<'_> {
@@ -73,7 +80,8 @@ impl Conversation<'_> {
     where
         F: Future<Output = Result<(), Fault>>,
     {
-        let Self { control, ending, ended, leaves_to_end } = self;
+        let Self { control, ending, ended, leaves_to_end, left } = self;
+        let mut detached = left.fuse();
         let keep_alive = outputs.keep_alive();
         let mut keep_alive = pin!(keep_alive);
         let grace = if leaves_to_end { GRACE } else { Duration::ZERO };
@@ -95,6 +103,7 @@ impl Conversation<'_> {
                     end = Some(result);
                 }
                 _ = &mut pumps, if pumping => pumping = false,
+                Ok(()) = &mut detached => return Over::told(Outcome::Detached),
                 fed = feed.as_mut() => match fed {
                     Ok(()) if leaves_to_end => left = Some(Instant::now() + GRACE),
                     Ok(()) => return Over::Gone,

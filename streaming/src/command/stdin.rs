@@ -3,7 +3,10 @@
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use tokio::{io::unix::AsyncFd, sync::watch};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{oneshot, watch},
+};
 
 use super::pump::over;
 use crate::idle::Idle;
@@ -15,6 +18,8 @@ pub(super) struct Stdin<'a> {
     /// A terminal has no end of input.
     terminal: bool,
     ended: watch::Receiver<bool>,
+    /// To be told of the end of the input.
+    leave: Option<oneshot::Sender<()>>,
     idle: &'a Idle,
 }
 
@@ -23,9 +28,10 @@ impl<'a> Stdin<'a> {
         fd: Option<AsyncFd<OwnedFd>>,
         terminal: bool,
         ended: watch::Receiver<bool>,
+        leave: Option<oneshot::Sender<()>>,
         idle: &'a Idle,
     ) -> Self {
-        Self { fd, terminal, ended, idle }
+        Self { fd, terminal, ended, leave, idle }
     }
 
     /// Writes all of it, as fast as the process takes it.
@@ -50,6 +56,10 @@ impl<'a> Stdin<'a> {
 
     /// The client has no more.
     pub(super) fn end(&mut self) {
+        if let Some(leave) = self.leave.take() {
+            // A session that is over needs not hear it.
+            let _ = leave.send(());
+        }
         if !self.terminal {
             self.fd = None;
         }

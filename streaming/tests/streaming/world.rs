@@ -38,8 +38,14 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 fn start(command: &[String], streams: Streams) -> Process {
     let mut child = Command::new(&command[0]);
     child.args(&command[1..]).kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut process =
-        Process { stdin: None, stdout: None, stderr: None, terminal: None, end: Box::pin(async { unreachable!() }) };
+    let mut process = Process {
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        terminal: None,
+        leaves_with_input: false,
+        end: Box::pin(async { unreachable!() }),
+    };
     if streams.terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
