@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
     forward::{Address, Ports},
+    log::Moment,
     stream::keys::DetachKeys,
 };
 
@@ -47,10 +48,7 @@ Next: `tripod run --rm IMAGE CMD`. Mirrors and certificates of registries: /etc/
     #[command(after_help = "Layers go when nothing uses them any more: a container that runs keeps its own.")]
     Rmi(RmiArgs),
     /// Show the log of a container
-    #[command(after_help = "Examples:
-  tripod logs web            all that it has said
-  tripod logs -f --tail 10 web
-                             the last 10 lines, and what comes until it ends")]
+    #[command(after_help = LOGS_HELP)]
     Logs(LogsArgs),
     /// Run a command in a running container
     #[command(after_help = EXEC_HELP)]
@@ -90,6 +88,16 @@ const RUN_HELP: &str = "Examples:
 
 With --rm nothing is left of the pod, whatever happens: Ctrl-C stops it (once more kills it at once).
 Without it the pod stays for `tripod logs`, `tripod inspect` and `tripod rm`; this needs a daemon: `tripod serve`.";
+
+const LOGS_HELP: &str = "Examples:
+  tripod logs web                          all that it has said, as far as it is kept
+  tripod logs -f --tail 10 web             the last 10 lines, and what comes until it ends
+  tripod logs --since 10m web 2>/dev/null  what it has said on standard output in the last 10 minutes
+  tripod logs --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z -t web
+  tripod logs --previous web               the attempt before, of a container that kubelet has started anew
+
+What the container wrote to standard error goes to standard error. Files that kubelet has renamed and packed belong to
+the log; --follow goes on in the next one. It needs no daemon once it has begun.";
 
 const EXEC_HELP: &str = "Examples:
   tripod exec web ls /etc                 its output as it comes
@@ -298,11 +306,20 @@ pub struct LogsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last lines [default: all]
-    #[arg(long, value_name = "LINES")]
+    #[arg(short = 'n', long, value_name = "LINES")]
     pub tail: Option<usize>,
+    /// Only lines from then on: 10m, 1h30m or 2d ago, or a moment as 2026-01-31T10:00:00Z or 2026-01-31
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Moment>,
+    /// Only lines until then
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<Moment>,
     /// The time before each line
     #[arg(short, long)]
     pub timestamps: bool,
+    /// The attempt before this one
+    #[arg(short, long)]
+    pub previous: bool,
     /// Container, by ID, beginning of the ID, or name
     pub container: String,
 }

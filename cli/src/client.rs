@@ -77,6 +77,13 @@ impl Client {
         meant.cloned().ok_or_else(|| CliError::NotFound(format!("no container {word:?}; `tripod ps -a` shows all")))
     }
 
+    /// The attempt before the one that a word means.
+    pub(crate) async fn container_before(&mut self, word: &str) -> Result<Container, CliError> {
+        let now = self.container(word).await?;
+        let earlier = before(self.containers(None).await?, &now);
+        earlier.ok_or_else(|| CliError::NotFound(format!("no attempt before this one at container {word} is kept")))
+    }
+
     /// The pod that a word means: its ID, the beginning of it, or its name; or those of a container in it.
     pub(crate) async fn pod(&mut self, word: &str) -> Result<PodSandbox, CliError> {
         let pods = self.pods().await?;
@@ -131,6 +138,17 @@ fn newest<'a>(all: &'a [Container], word: &str) -> Option<&'a str> {
     in_one_pod.then_some(last.1.id.as_str())
 }
 
+/// The last attempt before one at the same container.
+fn before(all: Vec<Container>, now: &Container) -> Option<Container> {
+    let key = |one: &Container| one.metadata.clone().unwrap_or_default();
+    let wanted = key(now);
+    let earlier = all.into_iter().filter(|one| {
+        let known = key(one);
+        one.pod_sandbox_id == now.pod_sandbox_id && known.name == wanted.name && known.attempt < wanted.attempt
+    });
+    earlier.max_by_key(|one| key(one).attempt)
+}
+
 /// The one of a list that a word means. Two of them is an error: a guess could stop the wrong one.
 fn pick<'a, T>(
     all: &'a [T],
@@ -161,7 +179,7 @@ fn pick<'a, T>(
 mod tests {
     use tripod_cri_api::v1::{Container, ContainerMetadata};
 
-    use super::{newest, pick};
+    use super::{before, newest, pick};
 
     fn container(id: &str, pod: &str, name: &str, attempt: u32) -> Container {
         Container {
@@ -177,6 +195,8 @@ mod tests {
         let mut all = vec![container("a", "p", "web", 1), container("b", "p", "web", 2), container("c", "p", "web", 0)];
         assert_eq!(newest(&all, "web"), Some("b"));
         assert_eq!(newest(&all, "db"), None);
+        assert_eq!(before(all.clone(), &all[1]).unwrap().id, "a");
+        assert!(before(all.clone(), &all[2]).is_none());
         all.push(container("d", "other", "web", 3));
         assert_eq!(newest(&all, "web"), None);
     }

@@ -7,7 +7,7 @@ use tripod_cri_api::v1::{AttachRequest, ContainerState, ContainerStatusRequest, 
 use crate::{
     CliError, Client,
     args::{AttachArgs, ExecArgs},
-    log,
+    life,
     stream::{
         keys::DetachKeys,
         session::{self, Ending, Plan},
@@ -151,7 +151,7 @@ fn made(info: &str) -> Option<Made> {
 async fn ended(client: &mut Client, id: &str, word: &str, broken: Option<&str>) -> Result<ExitCode, CliError> {
     let look = async {
         loop {
-            match log::status(client, id).await {
+            match life::status(client, id).await {
                 Ok(status) if status.state() == ContainerState::ContainerExited => return Ok(status.exit_code),
                 Ok(_) => tokio::time::sleep(ASK).await,
                 Err(error) => return Err(error),
@@ -177,7 +177,7 @@ async fn ended(client: &mut Client, id: &str, word: &str, broken: Option<&str>) 
 
 /// Why a session may have broken off.
 async fn explain(client: &mut Client, id: &str, word: &str) -> String {
-    match tokio::time::timeout(END, log::status(client, id)).await {
+    match tokio::time::timeout(END, life::status(client, id)).await {
         Ok(Ok(status)) if status.state() == ContainerState::ContainerExited => {
             format!("container {word} has ended with exit code {}", status.exit_code)
         }

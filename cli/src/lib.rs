@@ -11,6 +11,7 @@ mod error;
 mod exec;
 mod forward;
 mod inspect;
+mod life;
 mod list;
 mod log;
 mod progress;
@@ -30,6 +31,7 @@ pub use client::Client;
 pub use embed::{Embed, EmbedOptions, Embedded};
 pub use error::CliError;
 pub use forward::{Address, Ports};
+pub use log::Moment;
 pub use stream::keys::DetachKeys;
 
 /// Carries a command out. The exit code is the command's own where one runs in a container.

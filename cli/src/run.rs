@@ -5,29 +5,20 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tripod_cri_api::v1::{
-    ContainerState, ContainerStatus, CreateContainerRequest, GetEventsRequest, RunPodSandboxRequest,
-    StartContainerRequest,
-};
+use tripod_cri_api::v1::{ContainerStatus, CreateContainerRequest, RunPodSandboxRequest, StartContainerRequest};
 
 use crate::{
     CliError, Client, Embed, EmbedOptions, Embedded,
     args::{PullPolicy, RunArgs},
-    log::{self, Follower},
+    life::{Life, State},
+    log::{Follower, Sink, Watch},
     pull,
     request::{self, LOG},
     stop,
 };
-
-/// How often new output is looked for.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How often the state is asked, where no event tells it.
-const ASK: Duration = Duration::from_secs(1);
 
 /// Seconds that a container gets to end when the user interrupts it.
 const STOP_GRACE: i64 = 10;
@@ -110,9 +101,8 @@ async fn run_container(
 ) -> Result<ExitCode, CliError> {
     let answer = client.runtime.create_container(create).await.map_err(CliError::call("create the container"))?;
     let id = answer.into_inner().container_id;
-    // Asked for before the start, so that no end is missed.
-    let mut events =
-        client.runtime.get_container_events(GetEventsRequest {}).await.ok().map(tonic::Response::into_inner);
+    // From before the start, so that no end is missed.
+    let mut life = Life::watch(client, &id).await;
     let start = StartContainerRequest { container_id: id.clone() };
     match client.runtime.start_container(start).await {
         // The command line is at fault, not the runtime.
@@ -127,16 +117,19 @@ async fn run_container(
         return Ok(ExitCode::SUCCESS);
     }
 
-    let mut follower = Follower::new(logs.join(LOG), false);
-    let mut ask = tokio::time::interval(ASK);
-    let mut look = tokio::time::interval(LOOK);
+    let log = logs.join(LOG);
+    let mut watch = Watch::new(&log);
+    let mut follower = Follower::new(log);
+    let failed = || CliError::io("show the container's output");
+    let mut sink = Sink::standard().map_err(failed())?;
     loop {
         let ended = tokio::select! {
-            _ = look.tick() => None,
-            _ = ask.tick() => ended(client, &id).await?,
-            event = next(&mut events) => match event {
-                Some(event) if event.container_id == id => ended(client, &id).await?,
-                _ => None,
+            () = watch.changed() => None,
+            () = life.hint() => match life.state().await {
+                State::Ended(status) => Some(status),
+                State::Alive => None,
+                State::Gone => return Err(CliError::NotFound(format!("somebody has removed container {id}"))),
+                State::Unknown(status) => return Err(CliError::call(format!("ask for container {id}"))(*status)),
             },
             times = interrupts.next() => {
                 stop_in_background(client, &id, times);
@@ -144,33 +137,16 @@ async fn run_container(
             }
         };
         // The log is complete before the end can be seen, so a look after that shows all of it.
-        if let Err(error) = follower.show(&mut io::stdout(), &mut io::stderr())
-            && error.kind() != io::ErrorKind::BrokenPipe
-        {
-            return Err(CliError::io("show the container's output")(error));
+        let shown =
+            follower.show(&mut sink).and_then(|()| if ended.is_some() { follower.finish(&mut sink) } else { Ok(()) });
+        match shown {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(failed()(error)),
+            _ => {}
         }
         if let Some(status) = ended {
             return Ok(exit_code(&status));
         }
     }
-}
-
-/// The next event. A stream that has ended says nothing any more; the regular questions have to do then.
-async fn next(
-    events: &mut Option<tonic::Streaming<tripod_cri_api::v1::ContainerEventResponse>>,
-) -> Option<tripod_cri_api::v1::ContainerEventResponse> {
-    if let Some(stream) = events {
-        if let Ok(Some(event)) = stream.message().await {
-            return Some(event);
-        }
-        *events = None;
-    }
-    std::future::pending().await
-}
-
-async fn ended(client: &mut Client, id: &str) -> Result<Option<ContainerStatus>, CliError> {
-    let status = log::status(client, id).await?;
-    Ok((status.state() == ContainerState::ContainerExited).then_some(status))
 }
 
 /// Stops the container beside the loop that shows its last words: gently at first, then at once.

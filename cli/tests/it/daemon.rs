@@ -44,6 +44,10 @@ pub(crate) struct State {
     pub(crate) forwards: usize,
     pub(crate) exit_code: Option<i32>,
     pub(crate) terminal: bool,
+    /// Path of its log.
+    pub(crate) log: String,
+    /// Whether it answers as a daemon that has ended.
+    pub(crate) silent: bool,
 }
 
 /// The daemon, for as long as this lives.
@@ -172,12 +176,16 @@ impl RuntimeService for Service {
         _: Call<ContainerStatusRequest>,
     ) -> Result<Response<ContainerStatusResponse>, Status> {
         let state = self.state.lock().unwrap();
+        if state.silent {
+            return Err(Status::unavailable("gone"));
+        }
         let now =
             if state.exit_code.is_some() { ContainerState::ContainerExited } else { ContainerState::ContainerRunning };
         let status = ContainerStatus {
             id: "c1".into(),
             state: now.into(),
             exit_code: state.exit_code.unwrap_or_default(),
+            log_path: state.log.clone(),
             ..ContainerStatus::default()
         };
         let info = format!(r#"{{"config":{{"tty":{},"stdin":true}}}}"#, state.terminal);

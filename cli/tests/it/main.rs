@@ -9,6 +9,7 @@
 mod command;
 mod daemon;
 mod forward;
+mod logs;
 mod sessions;
 mod terminals;
 mod tls;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
         return stage;
     }
     let arguments = Arguments::from_args();
-    let trials = [sessions::tests(), terminals::tests(), tls::tests(), forward::tests()];
+    let trials = [sessions::tests(), terminals::tests(), tls::tests(), forward::tests(), logs::tests()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
