@@ -6,6 +6,10 @@ use tokio::{io::DuplexStream, time::timeout};
 
 use super::*;
 
+mod protocol;
+mod raw;
+mod wire;
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A client and a server over a pipe of this many bytes.

@@ -40,7 +40,7 @@ impl Inflater {
     /// Inflates the block of one frame to at most `limit` bytes.
     pub(super) fn inflate(&mut self, mut input: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
         let stream = self.stream.get_or_insert_with(|| Decompress::new(true));
-        let mut out = Vec::with_capacity((input.len() * 4).clamp(64, limit + 1));
+        let mut out = Vec::with_capacity((input.len() * 4).max(64).min(limit + 1));
         loop {
             if out.len() == out.capacity() {
                 out.reserve_exact(out.len().min(limit + 1 - out.len()));
