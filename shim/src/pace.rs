@@ -7,10 +7,15 @@ use std::time::{Duration, Instant};
 /// Output that comes within this time after other output is chatter.
 const CHATTER: Duration = Duration::from_millis(2);
 
-/// Pauses between reads of chatter. What comes in the longest stays below what a person notices; the shortest lets a
-/// pipe of [`PIPE`] bytes carry gigabytes a second.
+/// Pauses between reads of chatter, of which the longest is too short for a person to notice.
+const FIRST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(5);
-const SHORTEST: Duration = Duration::from_micros(200);
+
+/// So little at a time is worth a pause; a container that writes more at a time is read as it writes.
+const LITTLE: usize = 16 << 10;
+
+/// So much in a pause is reason to make none: the container could come to wait for room.
+const MUCH: usize = PIPE / 4;
 
 /// Size that the pipe of a chatty container gets, so that the container need not wait while it is not read.
 pub(crate) const PIPE: usize = 1 << 20;
@@ -42,14 +47,12 @@ impl Pace {
 
     /// So many bytes were there to read at this time.
     pub(crate) fn read(&mut self, bytes: usize, now: Instant) -> Next {
-        let chatter = bytes > 0 && (self.pause.is_some() || now - self.last < CHATTER);
+        let chatter = now - self.last < CHATTER && bytes < LITTLE;
         self.last = now;
-        // A quarter of the pipe is what a pause is to bring: the rest is for bursts.
         self.pause = match self.pause {
-            _ if !chatter => None,
-            None => Some(Duration::from_millis(1)),
-            Some(pause) if bytes > PIPE / 4 => Some((pause / 2).max(SHORTEST)),
-            Some(pause) if bytes < PIPE / 16 => Some((pause * 2).min(LONGEST)),
+            None => chatter.then_some(FIRST),
+            Some(_) if bytes == 0 || bytes >= MUCH => None,
+            Some(pause) if bytes < LITTLE => Some((pause * 2).min(LONGEST)),
             Some(pause) => Some(pause),
         };
         self.until = self.pause.map(|pause| now + pause);
@@ -78,17 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn the_more_there_is_the_sooner_it_is_read() {
-        let mut now = Instant::now();
+    fn who_writes_much_is_not_kept_waiting() {
+        let now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.read(1, now);
-        let mut pauses = Vec::new();
-        for _ in 0..6 {
-            let Next::At(next) = pace.read(PIPE, now) else { panic!("chatter") };
-            pauses.push(next - now);
-            now = next;
+        for _ in 0..3 {
+            assert_eq!(pace.read(LITTLE, now), Next::AtOnce);
         }
-        assert!(pauses.is_sorted_by(|a, b| a >= b), "{pauses:?}");
-        assert_eq!(pauses.last(), Some(&SHORTEST));
+        assert_eq!(pace.read(1, now), Next::At(now + FIRST));
+        assert_eq!(pace.read(LITTLE, now), Next::At(now + FIRST));
+        assert_eq!(pace.read(MUCH, now), Next::AtOnce);
     }
 }
