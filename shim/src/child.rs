@@ -10,6 +10,7 @@ mod masks;
 mod mounts;
 mod process;
 mod program;
+mod seccomp;
 mod sources;
 pub(crate) mod terminal;
 
@@ -63,14 +64,24 @@ pub(crate) struct Exec<'a> {
     pub(crate) cgroups: &'a CgroupPlan,
     /// The container's first process, whose namespaces are entered.
     pub(crate) container: BorrowedFd<'a>,
+    /// Its PID on the host.
+    pub(crate) first: i32,
     pub(crate) cgroup_namespace: bool,
     pub(crate) stdio: Stdio,
+}
+
+/// A child inside its namespaces, with all that it took along.
+#[derive(Debug)]
+struct Ready<'a> {
+    process: &'a ProcessPlan,
+    stdio: [OwnedFd; 3],
+    listener: Option<seccomp::Listener>,
 }
 
 /// Becomes the first process of a container; returns only when that failed.
 pub(crate) fn container(container: Container<'_>, mut reporter: Reporter) -> i32 {
     match enter_new(container, &mut reporter) {
-        Ok((process, stdio)) => process::become_program(process, &stdio, reporter),
+        Ok(ready) => process::become_program(ready, reporter),
         Err(failure) => {
             reporter.failed(failure);
             EXIT_START_ERROR
@@ -80,9 +91,8 @@ pub(crate) fn container(container: Container<'_>, mut reporter: Reporter) -> i32
 
 /// Becomes a further process of a container; returns only when that failed.
 pub(crate) fn exec(exec: Exec<'_>, mut reporter: Reporter) -> i32 {
-    let process = exec.process;
     match enter_running(exec, &mut reporter) {
-        Ok(stdio) => process::become_program(process, &stdio, reporter),
+        Ok(ready) => process::become_program(ready, reporter),
         Err(failure) => {
             reporter.failed(failure);
             EXIT_START_ERROR
@@ -90,10 +100,7 @@ pub(crate) fn exec(exec: Exec<'_>, mut reporter: Reporter) -> i32 {
     }
 }
 
-fn enter_new<'a>(
-    container: Container<'a>,
-    reporter: &mut Reporter,
-) -> Result<(&'a ProcessPlan, [OwnedFd; 3]), Failure> {
+fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
     let Container { plan, pod, rootfs, detached, stdio } = container;
     reporter.mark("clone");
     rustix::process::umask(Mode::empty());
@@ -105,6 +112,7 @@ fn enter_new<'a>(
     leave_keyring();
     reporter.mark("cgroups");
 
+    let listener = seccomp::listener(&plan.process, None)?;
     let sources = Sources::open(plan, pod, detached)?;
     mount::set(&rootfs, mount::Attributes::default(), Some(mount::Propagation::Private), true)
         .internal(|| "make the root filesystem private".into())?;
@@ -128,29 +136,31 @@ fn enter_new<'a>(
     }
     root::replace(root).internal(|| "change to the container's root filesystem".into())?;
     reporter.mark("mounts");
-    Ok((&plan.process, stdio))
+    Ok(Ready { process: &plan.process, stdio, listener })
 }
 
-fn enter_running(exec: Exec<'_>, reporter: &mut Reporter) -> Result<[OwnedFd; 3], Failure> {
+fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
     reporter.mark("clone");
     rustix::process::umask(Mode::empty());
     process::set_oom_score(exec.process)?;
     cgroups::join(exec.cgroups)?;
     reporter.mark("cgroups");
+    let listener = seccomp::listener(exec.process, Some(exec.first))?;
     let mut namespaces = ThreadNameSpaceType::MOUNT;
     namespaces.set(ThreadNameSpaceType::CONTROL_GROUP, exec.cgroup_namespace);
     move_into_thread_name_spaces(exec.container, namespaces)
         .map_err(|e| failure(FailureKind::NotRunning, "enter the container's namespaces", io::Error::from(e)))?;
     leave_keyring();
     reporter.mark("namespaces");
-    Ok(match exec.stdio {
+    let stdio = match exec.stdio {
         Stdio::Fds(fds) => fds,
         Stdio::Terminal => {
             let root =
                 rustix::fs::open("/", PATH, Mode::empty()).internal(|| "open the container's root directory".into())?;
             terminal::open(root.as_fd(), false, reporter)?
         }
-    })
+    };
+    Ok(Ready { process: exec.process, stdio, listener })
 }
 
 /// The daemon's session keyring is not the container's. Kernels without keys, or with the quota used up, have nothing

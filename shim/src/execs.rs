@@ -80,6 +80,7 @@ impl Shim {
             process: &plan.process,
             cgroups: &container.cgroups,
             container: container.pidfd.as_fd(),
+            first: container.pid.as_raw_nonzero().get(),
             cgroup_namespace: container.cgroup_namespace,
             stdio,
         };

@@ -30,7 +30,7 @@ pub(crate) fn start(empty: &OwnedFd) -> io::Result<fork::Child> {
         if !confined {
             return 1;
         }
-        exec::with_stdio_and(tell, |_| bury())
+        exec::with_stdio_and(&[tell], |_| bury())
     })?;
     let mut word = [0; 256];
     // It says one thing and does nothing that could block, so that this read ends.

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     ffi::CString,
     io,
-    os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -39,28 +39,33 @@ pub fn execve(program: &CString, argv: &Strings, env: &Strings) -> io::Result<In
     Err(io::Error::last_os_error())
 }
 
-/// Closes every descriptor but standard input, output and error and `channel`, runs `then` with the channel (closed on
+/// Closes every descriptor but standard input, output and error and those `kept`, runs `then` with these (closed on
 /// exec), and exits with what it returns, if it returns.
 ///
 /// The last thing that a child does: nothing that it inherited can be reached any more, neither by the program that
 /// `then` executes nor through `/proc/self/fd` while that program is looked up. `then` must use no other descriptor
 /// than those it opens itself.
-pub fn with_stdio_and(channel: OwnedFd, then: impl FnOnce(BorrowedFd<'_>) -> i32) -> ! {
-    const CHANNEL: libc::c_int = 3;
-    let channel = channel.into_raw_fd();
+pub fn with_stdio_and(kept: &[OwnedFd], then: impl FnOnce(&[BorrowedFd<'_>]) -> i32) -> ! {
+    let first = libc::STDERR_FILENO + 1;
+    let places = || first..first + kept.len() as libc::c_int;
     // SAFETY: descriptors that other values own are closed or replaced here, but this function does not return, and
-    // `then` promises not to use them. With equal numbers dup3 fails and the descriptor is where it should be.
+    // `then` promises not to use them. Out of the way first, as one may be where another is to be.
     unsafe {
-        if channel != CHANNEL && libc::dup3(channel, CHANNEL, libc::O_CLOEXEC) < 0 {
-            libc::_exit(1);
+        let high: Vec<_> =
+            kept.iter().map(|fd| libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, places().end)).collect();
+        for (place, fd) in places().zip(high) {
+            if fd < 0 || libc::dup3(fd, place, libc::O_CLOEXEC) < 0 {
+                libc::_exit(1);
+            }
         }
-        if libc::syscall(libc::SYS_close_range, CHANNEL + 1, u32::MAX, 0) < 0 {
+        if libc::syscall(libc::SYS_close_range, places().end, u32::MAX, 0) < 0 {
             // Linux before 5.9, or a filter: what cannot be closed at once must at least not be inherited.
             libc::_exit(1);
         }
     }
-    // SAFETY: it is open, and nothing closes it before the process ends.
-    let code = then(unsafe { BorrowedFd::borrow_raw(CHANNEL) });
+    // SAFETY: they are open, and nothing closes them before the process ends.
+    let open: Vec<_> = places().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
+    let code = then(&open);
     // SAFETY: ends the process without running the destructors of values whose descriptors are gone.
     unsafe { libc::_exit(code) }
 }

@@ -46,10 +46,13 @@ fn only_the_channel_stays_open() {
     let other = std::fs::File::open("/dev/null").unwrap();
     let child = fork::spawn(0, None, move || {
         let _kept = (&other, &read);
-        exec::with_stdio_and(write.into(), |channel| {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        exec::with_stdio_and(&[write.into(), null.into()], |kept| {
             let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
-            // Three, the channel, and the folder that is being read.
-            i32::from(open != 5 || rustix::io::fcntl_getfd(channel).is_err())
+            let pipe = rustix::fs::fstat(kept[0])
+                .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);
+            // Three, the two, and the folder that is being read.
+            i32::from(open != 6 || !pipe || rustix::io::fcntl_getfd(kept[1]).is_err())
         })
     })
     .unwrap();

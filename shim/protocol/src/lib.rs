@@ -13,6 +13,7 @@ mod plan;
 mod pod;
 mod process;
 mod resources;
+mod seccomp;
 pub mod wire;
 
 pub use message::{
@@ -23,6 +24,7 @@ pub use plan::{CgroupPlan, DeviceKind, DeviceNode, LaunchPlan, LogTarget, PidNam
 pub use pod::PodPlan;
 pub use process::{Capabilities, Capability, Credentials, ExecPlan, ProcessPlan, Resource, Rlimit};
 pub use resources::{DeviceRule, Resources};
+pub use seccomp::{SeccompFilter, SeccompListener};
 
 /// Version of this protocol; raised only when an older peer could misunderstand a message.
 pub const VERSION: u32 = 1;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::SeccompFilter;
+
 /// What runs, as whom, and with which rights.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessPlan {
@@ -20,6 +22,9 @@ pub struct ProcessPlan {
     /// Sets the no_new_privs bit.
     #[serde(default)]
     pub no_new_privs: bool,
+    /// The filter for its system calls, loaded as the last thing before the program is executed.
+    #[serde(default)]
+    pub seccomp: Option<SeccompFilter>,
     /// Resource limits.
     #[serde(default)]
     pub rlimits: Vec<Rlimit>,

@@ -26,15 +26,24 @@ pub(super) fn take(process: &ProcessPlan) -> Result<(), Failure> {
 
     // What the shim does not hold cannot be given; the daemon knows that and has said so.
     let held = caps::get().internal(|| "read capabilities".into())?.permitted;
-    let permitted = mask(&plan.permitted) & held;
+    let loads = filter_right(process) & held;
+    let permitted = (mask(&plan.permitted) & held) | loads;
     let inheritable = mask(&plan.inheritable) & held & mask(&plan.bounding);
-    let sets = Sets { effective: mask(&plan.effective) & permitted, permitted, inheritable };
+    let sets = Sets { effective: (mask(&plan.effective) & permitted) | loads, permitted, inheritable };
     caps::set(sets).internal(|| "set capabilities".into())?;
     caps::set_ambient(mask(&plan.ambient) & permitted & inheritable).internal(|| "set ambient capabilities".into())?;
     if process.no_new_privs {
         set_no_new_privs(true).internal(|| "set no_new_privs".into())?;
     }
     Ok(())
+}
+
+/// What loading a filter takes of a process without no_new_privs: CAP_SYS_ADMIN, kept until execve takes it away. That
+/// it surely does: a program gets nothing but what is in the bounding set, inheritable or ambient. To give it up before
+/// would be a system call under the filter, and a profile need not allow what only we do.
+fn filter_right(process: &ProcessPlan) -> u64 {
+    const SYS_ADMIN: Capability = 21;
+    if process.seccomp.is_some() && !process.no_new_privs { mask(&[SYS_ADMIN]) } else { 0 }
 }
 
 fn mask(capabilities: &[Capability]) -> u64 {

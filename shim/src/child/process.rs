@@ -15,7 +15,11 @@ use rustix::{
 use tripod_shim_protocol::{EXIT_START_ERROR, Failure, ProcessPlan, Resource};
 use tripod_sys::{exec, inroot, signal};
 
-use super::{identity, program::Program};
+use super::{
+    Ready, identity,
+    program::Program,
+    seccomp::{self, Listener},
+};
 use crate::{
     fault::Blame,
     start::{LastWord, Reporter, tell_failure},
@@ -32,19 +36,25 @@ pub(super) fn set_oom_score(process: &ProcessPlan) -> Result<(), Failure> {
 }
 
 /// Becomes the plan's program; returns only when that failed.
-pub(super) fn become_program(process: &ProcessPlan, stdio: &[OwnedFd; 3], reporter: Reporter) -> i32 {
-    match prepare(process, stdio) {
+pub(super) fn become_program(ready: Ready<'_>, reporter: Reporter) -> i32 {
+    let Ready { process, stdio, listener } = ready;
+    match prepare(process, &stdio) {
         Err(failure) => {
             reporter.failed(failure);
             EXIT_START_ERROR
         }
         Ok(program) => {
             let (channel, word) = reporter.into_last_word();
-            exec::with_stdio_and(channel, |channel| match finish(process, &program, word, channel) {
-                Ok(never) => match never {},
-                Err(failure) => {
-                    tell_failure(channel, failure);
-                    EXIT_START_ERROR
+            let (socket, message) = listener.map(Listener::into_parts).unzip();
+            let kept: Vec<_> = [Some(channel), socket].into_iter().flatten().collect();
+            exec::with_stdio_and(&kept, |kept| {
+                let listener = kept.get(1).copied().zip(message);
+                match finish(process, &program, word, kept[0], listener.as_ref()) {
+                    Ok(never) => match never {},
+                    Err(failure) => {
+                        tell_failure(kept[0], failure);
+                        EXIT_START_ERROR
+                    }
                 }
             })
         }
@@ -77,6 +87,7 @@ fn finish(
     program: &Program,
     word: LastWord,
     channel: BorrowedFd<'_>,
+    listener: Option<&(BorrowedFd<'_>, Vec<u8>)>,
 ) -> Result<Infallible, Failure> {
     let cwd = Path::new(&process.cwd);
     let step = || format!("change to working directory {}", cwd.display());
@@ -91,6 +102,9 @@ fn finish(
     rustix::process::umask(Mode::from_raw_mode(process.credentials.umask.unwrap_or(0o022) & 0o777));
     signal::reset_all();
     word.ready(channel, "credentials").internal(|| "report to the shim".into())?;
+    if let Some(filter) = &process.seccomp {
+        seccomp::load(filter, listener)?;
+    }
     program.execute()
 }
 

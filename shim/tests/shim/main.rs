@@ -7,5 +7,6 @@ mod launch;
 mod life;
 mod logs;
 mod mounts;
+mod seccomp;
 mod stages;
 mod support;

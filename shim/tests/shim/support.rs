@@ -286,12 +286,15 @@ impl Pod {
         name: &str,
         argv: &[&str],
     ) -> Result<(i32, String, String), Failure> {
-        let out = memory_file();
-        let err = memory_file();
-        let plan = ExecPlan { exec: name.into(), container: container.into(), process: process(argv) };
+        self.exec_plan(ExecPlan { exec: name.into(), container: container.into(), process: process(argv) })
+    }
+
+    /// The same with all that a plan can say.
+    pub(crate) fn exec_plan(&mut self, plan: ExecPlan) -> Result<(i32, String, String), Failure> {
+        let (out, err, name) = (memory_file(), memory_file(), plan.exec.clone());
         let fds = vec![File::open("/dev/null").unwrap().into(), copy(&out), copy(&err)];
         self.client.ask(Request::Exec(Box::new(plan)), fds)?;
-        let code = self.client.exec_exit(name);
+        let code = self.client.exec_exit(&name);
         Ok((code, contents(out), contents(err)))
     }
 
