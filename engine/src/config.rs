@@ -2,7 +2,7 @@
 //!
 //! The CRI server makes these from requests and refuses what cannot be; isolators turn them into plans.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tripod_shim_protocol::{Capability, Propagation, Resources, Rlimit};
@@ -279,10 +279,35 @@ pub struct Security {
     pub supplemental_groups: Vec<u32>,
     /// What the image's /etc/group adds to them.
     pub supplemental_groups_policy: GroupsPolicy,
+    /// Filter for system calls; has no effect on a privileged container.
+    pub seccomp: SeccompProfile,
     /// Paths to hide.
     pub masked_paths: Vec<PathBuf>,
     /// Paths to make read-only.
     pub read_only_paths: Vec<PathBuf>,
+}
+
+/// A seccomp profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeccompProfile {
+    /// No filter.
+    #[default]
+    Unconfined,
+    /// The one that comes with tripod.
+    RuntimeDefault,
+    /// A file on the node.
+    Localhost(PathBuf),
+}
+
+impl fmt::Display for SeccompProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unconfined => f.write_str("Unconfined"),
+            Self::RuntimeDefault => f.write_str("RuntimeDefault"),
+            Self::Localhost(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// What becomes of the groups that the image's /etc/group gives to the user.

@@ -7,7 +7,8 @@
 //! 3. `files`: resolv.conf, hostname and hosts, which name those addresses. It mounts them into containers, so it
 //!    stands before `mounts`, which sorts everything.
 //! 4. `process`: program, environment, working directory.
-//! 5. `credentials`: user and groups; adds `HOME` to the environment. Then `capabilities`.
+//! 5. `credentials`: user and groups; adds `HOME` to the environment. Then `capabilities`, and `seccomp`,
+//!    whose default profile depends on them.
 //! 6. `mounts`, `devices`: `devices` looks at what is mounted over `/dev`.
 //! 7. `cgroups`: last, because device rules are written by `devices`.
 
@@ -21,6 +22,7 @@ mod files;
 mod mounts;
 mod namespaces;
 mod process;
+mod seccomp;
 pub mod signal;
 mod sysctls;
 
@@ -35,6 +37,7 @@ pub use mounts::Mounts;
 pub use namespaces::Namespaces;
 pub use process::Process;
 pub(crate) use process::set_default;
+pub use seccomp::Seccomp;
 pub use sysctls::Sysctls;
 
 use crate::{Error, Kind, Result, plugin::Isolator};
@@ -61,6 +64,7 @@ pub fn builtin(cgroup_base: &str) -> Result<Builtin> {
             Arc::new(Process::new()),
             Arc::new(Credentials),
             Arc::new(Capabilities::new()),
+            Arc::new(Seccomp::new()),
             Arc::new(Mounts::new()),
             Arc::new(Devices),
             Arc::clone(&cgroups) as Arc<dyn Isolator>,

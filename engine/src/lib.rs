@@ -18,7 +18,7 @@ pub mod usage;
 
 pub use config::{
     ContainerConfig, ContainerImage, ContainerPid, DeviceRequest, DnsConfig, GroupsPolicy, ImageConfig, ImageVolume,
-    Map, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol, Security, VolumeMount,
+    Map, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol, SeccompProfile, Security, VolumeMount,
 };
 pub use engine::{
     ContainerUsage, Engine, EngineOptions, EngineStatus, ExecOutput, Plugins, Session, SessionEnd, SessionStreams,

@@ -1,0 +1,4 @@
+mod interpreter;
+mod isolator;
+mod oracle;
+mod profiles;
