@@ -3,6 +3,7 @@
 pub(crate) mod spdy;
 pub(crate) mod websocket;
 
+use futures::future::Either;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{output::Output, upgrade::Version};
@@ -42,17 +43,11 @@ enum Connection {
 }
 
 impl Outputs {
-    /// Keeps the connection up; never resolves.
+    /// Asks the client for a sign of life now and then; never resolves.
     pub(crate) fn keep_alive(&self) -> impl Future<Output = ()> + Send + use<> {
-        let sender = match &self.connection {
-            Connection::WebSocket(sender) => Some(sender.clone()),
-            Connection::Spdy(_) => None,
-        };
-        async move {
-            match sender {
-                Some(sender) => sender.keep_alive().await,
-                None => std::future::pending().await,
-            }
+        match &self.connection {
+            Connection::Spdy(connection) => Either::Left(connection.keep_alive()),
+            Connection::WebSocket(sender) => Either::Right(sender.clone().keep_alive()),
         }
     }
 

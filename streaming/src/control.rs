@@ -2,9 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-use crate::{Config, idle::Idle, socket::Socket};
+use crate::{Config, idle::Idle, socket::Socket, spdy};
+
+/// How often a client is sent a ping. Proxies forget connections that are silent for longer; and a client that died
+/// with data under way, which nobody takes, shows in no other way: its kernel refuses the ping and nothing else.
+pub(crate) const PING: Duration = Duration::from_secs(10);
+
+/// Sends pings for ever.
+pub(crate) async fn keep_alive(connection: spdy::Connection) {
+    loop {
+        sleep(PING).await;
+        // The answer waits behind all that the client has sent before it.
+        let _ = timeout(PING, connection.ping()).await;
+    }
+}
 
 /// The limits of a session and the signs of its end.
 #[derive(Debug)]

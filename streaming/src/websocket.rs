@@ -13,10 +13,7 @@ use futures::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use tokio::{
-    sync::Mutex,
-    time::{Duration, sleep},
-};
+use tokio::{sync::Mutex, time::sleep};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -27,7 +24,7 @@ use tokio_tungstenite::{
 };
 pub(crate) use tunnel::Tunnel;
 
-use crate::{fault::Fault, stream::Stream, upgrade::Encoding};
+use crate::{control::PING, fault::Fault, stream::Stream, upgrade::Encoding};
 
 /// Channels of a command.
 pub(crate) mod channel {
@@ -42,8 +39,6 @@ pub(crate) mod channel {
 const MESSAGE: usize = 32 << 20;
 /// Bytes that are read at a time.
 const READ: usize = 64 << 10;
-/// Proxies between client and server forget connections that are silent for longer.
-const PING: Duration = Duration::from_secs(30);
 /// In place of a channel: the next byte names the channel that the client has ended.
 const END: u8 = 255;
 
@@ -121,7 +116,7 @@ impl Sender {
     }
 
     /// Sends pings for ever.
-    pub(crate) async fn keep_alive(&self) {
+    pub(crate) async fn keep_alive(self) {
         loop {
             sleep(PING).await;
             // What breaks the connection is heard by the receiver.

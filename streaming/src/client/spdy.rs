@@ -10,7 +10,7 @@ use tokio::{
 use super::{Client, Outputs, Source};
 use crate::{
     Streams,
-    control::Control,
+    control::{Control, keep_alive},
     output::Output,
     spdy::{self, Config, Headers, Incoming, Reader, Role, Status, Stream, Writer},
     status::Outcome,
@@ -33,13 +33,17 @@ pub(crate) struct Inputs {
 /// The connection, and the sides of streams that nobody uses.
 #[derive(Debug)]
 pub(super) struct Connection {
-    _connection: spdy::Connection,
+    connection: spdy::Connection,
     /// Dropped, they would reset their streams.
     _readers: Vec<Reader>,
     writers: Vec<Writer>,
 }
 
 impl Connection {
+    pub(super) fn keep_alive(&self) -> impl Future<Output = ()> + Send + use<> {
+        keep_alive(self.connection.clone())
+    }
+
     /// Finishes what is not finished yet.
     pub(super) async fn finish(&mut self) {
         for writer in self.writers.drain(..) {
@@ -148,7 +152,7 @@ impl Opened {
         };
         let source = Source::Spdy(Inputs { stdin: input(self.stdin), resize: input(self.resize), incoming });
         let (stdout, stderr, status) = (output(self.stdout), output(self.stderr), output(self.error));
-        let connection = super::Connection::Spdy(Connection { _connection: connection, _readers: readers, writers });
+        let connection = super::Connection::Spdy(Connection { connection, _readers: readers, writers });
         let outputs = Outputs { stdout, stderr, version, status, connection };
         Client { source, outputs, leaves_to_end: false }
     }

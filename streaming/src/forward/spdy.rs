@@ -1,6 +1,6 @@
 //! Port-forward over SPDY, on the connection itself or inside a WebSocket.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Backend,
-    control::Control,
+    control::{Control, keep_alive},
     idle::Idle,
     output::CHUNK,
     spdy::{Config, Connection, GoAwayStatus, Headers, Reader, Role, Status, Stream, Writer},
@@ -35,7 +35,8 @@ where
     let (connection, mut incoming) = Connection::new(io, Role::Server, config);
     let mut pairs = Pairs::new(control.creation);
     let mut running = JoinSet::new();
-    let mut interrupted = std::pin::pin!(control.interrupted(Duration::ZERO));
+    let mut interrupted = pin!(control.interrupted(Duration::ZERO));
+    let mut alive = pin!(keep_alive(connection.clone()));
     loop {
         tokio::select! {
             stream = incoming.next() => {
@@ -64,6 +65,7 @@ where
             }
             Some(_) = running.join_next() => {}
             _ = &mut interrupted => break,
+            () = &mut alive => {}
         }
     }
     running.shutdown().await;

@@ -46,7 +46,7 @@ pub(crate) async fn run(
             Ended::Done => (CloseCode::Normal, String::new()),
             Ended::Fault(fault) => (fault.code, fault.message),
         },
-        () = sender.keep_alive() => return,
+        () = sender.clone().keep_alive() => return,
         interruption = control.interrupted(Duration::ZERO) => (CloseCode::Away, interruption.to_string()),
     };
     let farewell = async {

@@ -74,7 +74,6 @@ impl Service<hyper::Request<Incoming>> for Answers {
                 let mut message = rejection.message;
                 message.push('\n');
                 let mut headers = rejection.headers;
-                headers.push((CONNECTION, "close".to_owned()));
                 headers.push((CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()));
                 // Said here alone: beside `Upgrade` it makes Go's clients drop the whole header.
                 headers.push((CONNECTION, "close".to_owned()));

@@ -24,7 +24,7 @@ pub const ABSENT: &str = "absent";
 pub const STUCK: &str = "stuck";
 
 #[derive(Debug)]
-struct Host;
+pub struct Host;
 
 fn refuse(container: &str) -> Refusal {
     Refusal { message: format!("container {container} does not exist") }
