@@ -2,21 +2,30 @@
 //!
 //! `critest/build cri clients` makes them from their pins; nothing is fetched when a test runs.
 
+mod forward;
+mod many;
+mod tools;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     task::JoinHandle,
 };
 
+pub use self::{
+    forward::Forward,
+    many::Many,
+    tools::{crictl, crictl_run, python},
+};
 use crate::{Wanted, peer, runner, within};
 
 /// Where the clients are, if not where `critest/build` puts them.
@@ -287,138 +296,4 @@ impl Sizes {
         use std::io::Write;
         writeln!(&self.file, "{columns} {rows}").expect("tell the size");
     }
-}
-
-/// client-go, with many sessions in one process.
-#[derive(Debug)]
-pub struct Many {
-    process: Child,
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Many {
-    /// Starts the client.
-    pub fn start(transport: &str) -> Self {
-        let mut command = command(&program("bin/streamclient"));
-        // The library has a word for every session that is left.
-        command.arg("many").arg(format!("-transport={transport}")).stderr(Stdio::null());
-        let mut process = command.spawn().expect("start streamclient");
-        let lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
-        Self { stdin: process.stdin.take().expect("a pipe"), process, lines }
-    }
-
-    /// Opens a session; it is left when the first output comes if `leave`.
-    pub async fn open(&mut self, url: &str, leave: bool) {
-        let line = format!("{url}{}\n", if leave { " leave" } else { "" });
-        self.stdin.write_all(line.as_bytes()).await.expect("the client takes a URL");
-    }
-
-    /// The next session that ends.
-    pub async fn next(&mut self) -> Value {
-        let line = within("the end of a session", LIMIT, self.lines.next_line()).await;
-        serde_json::from_str(&line.expect("read").expect("a line")).expect("JSON")
-    }
-
-    /// Ends the client.
-    pub async fn end(self) {
-        let Self { mut process, stdin, .. } = self;
-        drop(stdin);
-        let status = within("the end of the client", LIMIT, process.wait()).await.expect("wait for the client");
-        assert!(status.success(), "streamclient: {status}");
-    }
-}
-
-/// client-go's port-forward: ports on loopback that lead into a pod.
-#[derive(Debug)]
-pub struct Forward {
-    process: Child,
-    stdin: Option<ChildStdin>,
-    lines: Lines<BufReader<ChildStdout>>,
-    /// The ports on loopback, in the order of those that were asked for.
-    pub ports: Vec<u16>,
-    /// How many WebSockets were refused on the way.
-    pub refused: u64,
-}
-
-impl Forward {
-    /// Listens for these ports of the pod.
-    pub async fn start(transport: &str, url: &str, ports: &[u16]) -> Self {
-        let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
-        let mut command = command(&program("bin/streamclient"));
-        command.arg("forward").arg(format!("-transport={transport}")).arg(format!("-ports={list}")).arg(url);
-        let mut process = command.stderr(Stdio::inherit()).spawn().expect("start streamclient");
-        let lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
-        let stdin = process.stdin.take();
-        let mut forward = Self { process, stdin, lines, ports: Vec::new(), refused: 0 };
-        let first = forward.event().await;
-        let found = first["ports"].as_array().unwrap_or_else(|| panic!("forwarding over {transport}: {first}"));
-        forward.ports = found.iter().map(|port| u16::try_from(port.as_u64().unwrap()).unwrap()).collect();
-        forward.refused = first["refused"].as_u64().unwrap_or(0);
-        forward
-    }
-
-    /// Connects to one of the ports, by its place in the list.
-    pub async fn connect(&self, place: usize) -> tokio::net::TcpStream {
-        tokio::net::TcpStream::connect(("127.0.0.1", self.ports[place])).await.expect("connect to the client")
-    }
-
-    /// What the client says next.
-    pub async fn event(&mut self) -> Value {
-        let line = within("a word of the client", LIMIT, self.lines.next_line()).await;
-        serde_json::from_str(&line.expect("read").expect("a line")).expect("JSON")
-    }
-
-    /// The next error.
-    pub async fn error(&mut self) -> String {
-        loop {
-            if let Some(error) = self.event().await["error"].as_str() {
-                return error.to_owned();
-            }
-        }
-    }
-
-    /// Ends the client politely.
-    pub async fn end(mut self) {
-        drop(self.stdin.take());
-        let status = within("the end of the client", LIMIT, self.process.wait()).await.expect("wait for the client");
-        assert!(status.success(), "streamclient: {status}");
-    }
-
-    /// Kills it.
-    pub async fn kill(mut self) {
-        self.process.kill().await.expect("kill the client");
-    }
-}
-
-/// Runs Python's client with these arguments and this input: its answer, or what it complained of.
-pub async fn python(arguments: &[&str], input: &[u8]) -> Result<Value, String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/python/streamclient.py");
-    let mut command = command(&program("python/bin/python"));
-    let (status, stdout, stderr) = talk(command.arg(script).args(arguments), input).await;
-    if status.success() { Ok(serde_json::from_slice(&stdout).expect("JSON")) } else { Err(stderr) }
-}
-
-/// Sends the input to a program and waits for its end: its status, its output, its errors.
-async fn talk(command: &mut Command, input: &[u8]) -> (ExitStatus, Vec<u8>, String) {
-    let mut process = command.spawn().expect("start a client");
-    let mut stdin = process.stdin.take().expect("a pipe");
-    let input = input.to_vec();
-    let sender = tokio::spawn(async move { stdin.write_all(&input).await.ok() });
-    let done = within("a client", LIMIT, process.wait_with_output()).await.expect("wait for a client");
-    sender.abort();
-    (done.status, done.stdout, String::from_utf8_lossy(&done.stderr).into_owned())
-}
-
-/// crictl, with the daemon's socket, ready for its arguments.
-pub fn crictl(socket: &Path) -> Command {
-    let mut command = command(&program("bin/crictl"));
-    command.args(["--config", "/dev/null", "--runtime-endpoint"]).arg(format!("unix://{}", socket.display()));
-    command
-}
-
-/// Runs crictl to its end: its exit code, its output, its errors.
-pub async fn crictl_run(socket: &Path, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
-    let (status, stdout, stderr) = talk(crictl(socket).args(arguments), input).await;
-    (status.code().unwrap_or(-1), String::from_utf8_lossy(&stdout).into_owned(), stderr)
 }

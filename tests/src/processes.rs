@@ -1,17 +1,26 @@
 //! Processes of the node, as /proc has them.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{Node, eventually};
+
+/// Time in which what is under way comes to its end.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// PIDs of processes, zombies not among them, that have all of these words on their command line.
 pub fn processes(words: &[&str]) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let found: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
-        words.iter().all(|word| found.contains(&word.as_bytes()))
-    })
-    .collect()
+    all()
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let found: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+            words.iter().all(|word| found.contains(&word.as_bytes()))
+        })
+        .collect()
 }
 
 /// How many zombies there are.
@@ -51,6 +60,50 @@ impl Holdings {
         });
         more.collect()
     }
+}
+
+impl Node {
+    /// What the daemon and all shims hold, once nothing is under way any more.
+    pub async fn holdings(&self) -> Holdings {
+        let mut last = (Holdings::default(), Instant::now());
+        let still = eventually("that nothing is under way", SETTLED, async || {
+            let now = self.held();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            (last.1.elapsed() > Duration::from_millis(300)).then(|| last.0.clone())
+        });
+        still.await
+    }
+
+    /// Waits until no more is held than before, and no zombie is left.
+    pub async fn settled(&self, before: &Holdings) {
+        let until = Instant::now() + SETTLED;
+        loop {
+            let (beyond, zombies) = (self.held().beyond(before), zombies());
+            if beyond.is_empty() && zombies == 0 {
+                return;
+            }
+            assert!(Instant::now() < until, "{zombies} zombies are left; {}", beyond.join("; "));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn held(&self) -> Holdings {
+        let mut pids = shims();
+        pids.push(self.daemon().pid());
+        Holdings::of(&pids)
+    }
+}
+
+fn shims() -> Vec<u32> {
+    let is_shim = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "tripod-shim\n");
+    all().filter(is_shim).collect()
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
 }
 
 /// How many threads a process has.

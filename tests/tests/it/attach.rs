@@ -263,7 +263,7 @@ async fn crictl_attaches(node: &mut Node) {
     let pod = host_pod("main");
     let sandbox = cri.run_pod(&pod).await.unwrap();
     for transport in if peer::chosen() { &["spdy"][..] } else { &["spdy", "websocket"] } {
-        let config = ContainerConfig { stdin: true, ..shell(transport, PARROT) };
+        let config = ContainerConfig { stdin: true, stdin_once: true, ..shell(transport, PARROT) };
         let id = cri.run(&sandbox, &pod, &config).await.unwrap();
         let arguments = ["attach", "--transport", transport, "-i", &id];
         let (code, stdout, stderr) = crictl_run(&node.socket(), &arguments, b"one\nbye\n").await;

@@ -22,6 +22,7 @@ mod recovery;
 mod resources;
 mod service;
 mod stream_faults;
+mod stream_masses;
 mod stream_settings;
 mod terminals;
 mod volumes;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         attach::TESTS,
         port_forward::TESTS,
         stream_faults::TESTS,
+        stream_masses::TESTS,
         stream_settings::TESTS,
         logs::TESTS,
         images::TESTS,
