@@ -51,6 +51,14 @@ impl Outputs {
         }
     }
 
+    /// Resolves once the connection has no task of its own any more.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        match &self.connection {
+            Connection::Spdy(connection) => Either::Left(connection.closed()),
+            Connection::WebSocket(_) => Either::Right(std::future::ready(())),
+        }
+    }
+
     /// Tells the end and takes leave.
     pub(crate) async fn tell(&mut self, status: &[u8], code: CloseCode) {
         if !status.is_empty() {

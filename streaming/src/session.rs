@@ -1,6 +1,8 @@
 //! One session, from the upgrade of the connection to its end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 use crate::{
     Backend, client,
@@ -12,6 +14,9 @@ use crate::{
     upgrade::{Agreed, Transport},
     websocket::{self, Tunnel},
 };
+
+/// Time for the last frames of a connection.
+const CLOSING: Duration = Duration::from_secs(4);
 
 /// Runs a session to its end. Dropping the future ends it at once.
 pub(crate) async fn run(backend: Arc<dyn Backend>, request: Request, agreed: Agreed, stream: Stream, control: Control) {
@@ -41,6 +46,9 @@ pub(crate) async fn run(backend: Arc<dyn Backend>, request: Request, agreed: Agr
         }
     };
     if let Some(client) = client {
+        let closed = client.outputs.closed();
         command::run(backend, command, client, &control).await;
+        // The connection limits its own end; this limit only says so.
+        let _ = timeout(CLOSING, closed).await;
     }
 }

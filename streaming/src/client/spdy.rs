@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -9,7 +10,7 @@ use tokio::{
 
 use super::{Client, Outputs, Source};
 use crate::{
-    Streams,
+    BoxFuture, Streams,
     control::{Control, keep_alive},
     output::Output,
     spdy::{self, Config, Headers, Incoming, Reader, Role, Status, Stream, Writer},
@@ -42,6 +43,10 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn keep_alive(&self) -> impl Future<Output = ()> + Send + use<> {
         keep_alive(self.connection.clone())
+    }
+
+    pub(super) fn closed(&self) -> BoxFuture<()> {
+        Box::pin(self.connection.closed().map(drop))
     }
 
     /// Finishes what is not finished yet.
@@ -90,18 +95,20 @@ where
         },
         interruption = control.interrupted(Duration::ZERO) => interruption.to_string(),
     };
-    if let Some(error) = opened.error {
-        let (_reader, mut writer) = error.split();
-        let status = Outcome::Failed(failure).document(version);
-        let tell = async {
-            writer.write(&status).await?;
+    let closed = connection.closed();
+    let tell = async {
+        if let Some(error) = opened.error.take() {
+            let (_reader, mut writer) = error.split();
+            writer.write(&Outcome::Failed(failure).document(version)).await?;
             writer.finish().await?;
             while incoming.next().await.is_some() {}
-            Ok::<_, spdy::Error>(())
-        };
-        // Not to be told is the client's loss.
-        let _ = timeout(FAREWELL, tell).await;
-    }
+        }
+        Ok::<_, spdy::Error>(())
+    };
+    // Not to be told is the client's loss.
+    let _ = timeout(FAREWELL, tell).await;
+    drop((connection, incoming, opened));
+    let _ = timeout(FAREWELL, closed).await;
     None
 }
 
