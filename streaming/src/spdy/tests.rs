@@ -6,8 +6,11 @@ use tokio::{io::DuplexStream, time::timeout};
 
 use super::*;
 
+mod ends;
 mod protocol;
+mod random;
 mod raw;
+mod windows;
 mod wire;
 
 const LIMIT: Duration = Duration::from_secs(20);

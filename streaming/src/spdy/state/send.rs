@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Ended, Entry, Error, Frame, GoAwayStatus, Headers, Inbox, MAX_31, State};
+use super::{Ended, Entry, Error, Frame, GoAwayStatus, Headers, Inbox, MAX_31, SPEC_WINDOW, State};
 
 /// What a writer may do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,8 @@ impl State {
             writer: true,
             inbox: Inbox::default(),
             send: self.initial_send,
-            receive: self.inbox_limit as i64,
+            // Until the peer has read our settings, it may count on the specification's window.
+            receive: (self.inbox_limit as i64).max(SPEC_WINDOW),
             owed: 0,
             read_waker: None,
             write_waker: None,

@@ -112,6 +112,18 @@ impl Raw {
         }
     }
 
+    /// This many bytes of data, all of one stream.
+    pub(super) async fn exactly(&mut self, wanted: u32, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < count {
+            let (stream, piece, _) = self.piece().await;
+            assert_eq!(stream, wanted);
+            bytes.extend(piece);
+        }
+        assert_eq!(bytes.len(), count);
+        bytes
+    }
+
     /// Everything that was said is now carried out.
     pub(super) async fn settled(&mut self) {
         self.send(Frame::Ping(self.ping)).await;
