@@ -27,6 +27,7 @@ use rustix::{
 use tripod_shim_protocol::{CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, LaunchPlan, ProcessPlan};
 use tripod_sys::{inroot, mount, namespace, root};
 
+pub(crate) use self::cgroups::Doors;
 use self::sources::Sources;
 use crate::{
     fault::{Blame, failure},
@@ -62,6 +63,7 @@ pub(crate) struct Container<'a> {
 pub(crate) struct Exec<'a> {
     pub(crate) process: &'a ProcessPlan,
     pub(crate) cgroups: &'a CgroupPlan,
+    pub(crate) doors: &'a Doors,
     /// The container's first process, whose namespaces are entered.
     pub(crate) container: BorrowedFd<'a>,
     /// Its PID on the host.
@@ -105,7 +107,7 @@ fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Re
     reporter.mark("clone");
     rustix::process::umask(Mode::empty());
     process::set_oom_score(&plan.process)?;
-    cgroups::join(&plan.cgroups)?;
+    Doors::open(&plan.cgroups)?.enter(&plan.cgroups)?;
     if plan.cgroup_namespace {
         namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
     }
@@ -143,7 +145,7 @@ fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a
     reporter.mark("clone");
     rustix::process::umask(Mode::empty());
     process::set_oom_score(exec.process)?;
-    cgroups::join(exec.cgroups)?;
+    exec.doors.enter(exec.cgroups)?;
     reporter.mark("cgroups");
     let listener = seccomp::listener(exec.process, Some(exec.first))?;
     let mut namespaces = ThreadNameSpaceType::MOUNT;

@@ -20,7 +20,7 @@ use tripod_sys::{fork, signal};
 
 use crate::{
     attach::Stdin,
-    child::{self, Stdio, terminal},
+    child::{self, Doors, Stdio, terminal},
     clock,
     fault::{Blame, failure},
     log::{Log, Stream},
@@ -41,6 +41,7 @@ pub(crate) struct Container {
     pub(crate) phase: Phase,
     /// For its execs.
     pub(crate) cgroups: CgroupPlan,
+    pub(crate) doors: Option<Doors>,
     pub(crate) cgroup_namespace: bool,
     pub(crate) own_pids: bool,
     pub(crate) log: Option<Log>,
@@ -137,6 +138,7 @@ impl Shim {
             pidfd: child.pidfd,
             phase: Phase::Starting(Start::new(reply, channel)),
             cgroups: plan.cgroups.clone(),
+            doors: None,
             cgroup_namespace: plan.cgroup_namespace,
             own_pids: plan.pid != PidNamespace::Node,
             log: None,

@@ -10,7 +10,7 @@ use tripod_shim_protocol::{Event, ExecPlan, Failure, FailureKind, Reply};
 use tripod_sys::signal;
 
 use crate::{
-    child::{self, Stdio},
+    child::{self, Doors, Stdio},
     clock,
     containers::birthplace,
     fault::{Blame, failure},
@@ -64,7 +64,10 @@ impl Shim {
         if self.execs.contains_key(&plan.exec) {
             return Err(failure(FailureKind::Exists, step(), "the shim already has an exec of this name"));
         }
-        let container = self.running(&plan.container)?;
+        self.running(&plan.container)?;
+        let Some(container) = self.containers.get_mut(&plan.container) else {
+            return Err(failure(FailureKind::NotFound, step(), "no such container"));
+        };
         let stdio = match (plan.process.terminal, <[OwnedFd; 3]>::try_from(fds)) {
             (true, _) => Stdio::Terminal,
             (false, Ok(fds)) => Stdio::Fds(fds),
@@ -74,11 +77,17 @@ impl Shim {
             }
         };
         let cgroup = birthplace(&container.cgroups)?;
+        let doors = match container.doors.take() {
+            Some(doors) => doors,
+            None => Doors::open(&container.cgroups)?,
+        };
+        let doors = &*container.doors.insert(doors);
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
         let new = child::Exec {
             process: &plan.process,
             cgroups: &container.cgroups,
+            doors,
             container: container.pidfd.as_fd(),
             first: container.pid.as_raw_nonzero().get(),
             cgroup_namespace: container.cgroup_namespace,

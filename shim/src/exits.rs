@@ -80,6 +80,7 @@ impl Shim {
         }
         container.stdin = Stdin::None;
         container.terminal = None;
+        container.doors = None;
         let Phase::Running { started_at } = container.phase else {
             if let Some(Phase::Failing(reply, failure)) = self.containers.remove(id).map(|c| c.phase) {
                 self.answer(reply, Err(failure), Vec::new());
