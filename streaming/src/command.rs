@@ -58,8 +58,8 @@ pub(crate) async fn run(backend: Arc<dyn Backend>, command: Command, mut client:
     let mut feed = pin!(feed::feed(&mut client.source, stdin, Resize::new(terminal)).fuse());
     let over = match started {
         Ok(running) => {
-            let leaves_to_end = client.leaves_to_end;
-            let conversation = Conversation { control, ending: &ending, ended, leaves_to_end, left };
+            let (leaves_to_end, owned) = (client.leaves_to_end, matches!(command, Command::Exec(_)));
+            let conversation = Conversation { control, ending: &ending, ended, leaves_to_end, owned, left };
             conversation.run(running, &mut client.outputs, feed.as_mut()).await
         }
         Err(over) => over,

@@ -70,6 +70,8 @@ pub(super) struct Conversation<'a> {
     pub(super) ending: &'a watch::Sender<bool>,
     pub(super) ended: watch::Receiver<bool>,
     pub(super) leaves_to_end: bool,
+    /// The process is there for this client alone.
+    pub(super) owned: bool,
     /// The client has ended its input and with it its attachment.
     pub(super) left: oneshot::Receiver<()>,
 }
@@ -80,7 +82,7 @@ impl Conversation<'_> {
     where
         F: Future<Output = Result<(), Fault>>,
     {
-        let Self { control, ending, ended, leaves_to_end, left } = self;
+        let Self { control, ending, ended, leaves_to_end, owned, left } = self;
         let mut detached = left.fuse();
         let keep_alive = outputs.keep_alive();
         let mut keep_alive = pin!(keep_alive);
@@ -105,7 +107,7 @@ impl Conversation<'_> {
                 _ = &mut pumps, if pumping => pumping = false,
                 Ok(()) = &mut detached => return Over::told(Outcome::Detached),
                 fed = feed.as_mut() => match fed {
-                    Ok(()) if leaves_to_end => left = Some(Instant::now() + GRACE),
+                    Ok(()) if leaves_to_end && owned => left = Some(Instant::now() + GRACE),
                     Ok(()) => return Over::Gone,
                     Err(fault) => return fault.into(),
                 },

@@ -74,6 +74,20 @@ async fn the_end_of_the_server_is_told() {
 }
 
 #[tokio::test]
+async fn clients_say_soon_what_they_want() {
+    let world = World::start().await;
+    let slow = async |head: &str| {
+        let mut io = connect(&world.sh("true", OUT)).await;
+        io.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(Duration::from_secs(15), io.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    };
+    tokio::join!(slow(""), slow("GET /exec/token HTTP/1.1\r\nHost: x\r\n"));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn requests_have_a_size() {
     let world = World::start().await;
     let url = world.sh("true", OUT);

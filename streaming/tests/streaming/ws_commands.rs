@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{
         coding::{Data, OpCode},
     },
 };
-use tripod_streaming::{ExecRequest, Streams};
+use tripod_streaming::{AttachRequest, ExecRequest, Streams};
 
 use crate::{
     spdy_client::exit_code,
@@ -90,6 +90,24 @@ async fn older_clients_end_the_input_by_leaving() {
     .await
     .unwrap();
     assert!(std::fs::read(&file).unwrap() == data);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_leaves_an_attachment_has_left() {
+    let world = World::start().await;
+    let url = world.server.attach_url(AttachRequest { container: "c".into(), streams: ALL }).unwrap();
+    let mut client = Client::start(&url, V4).await;
+    client.send(0, b"hello").await;
+    client.until(1, "hello").await;
+    client.socket.close(None).await.unwrap();
+    timeout(Duration::from_secs(3), async {
+        while world.active() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
     world.stop().await;
 }
 
