@@ -106,8 +106,9 @@ const EXEC_HELP: &str = "Examples:
   tripod exec web sh -c 'echo $PATH'      there is no shell around the command unless you ask for one
   tripod exec -- web ls -l                all behind `--` is container, command and arguments
 
-The exit code is the command's; 124 if --timeout was over, 125 if tripod itself failed, 128+N if this program got
-signal N. With -t each key goes to the command, Ctrl-C too; without, Ctrl-C ends the session, and with it the command.
+The exit code is the command's; 124 if --timeout was over, 125 if tripod itself failed, 127 if there is no such
+program, 128+N if this one got signal N. With -t each key goes to the command, Ctrl-C too; without, Ctrl-C ends the
+session, and with it the command.
 Environment, user and working directory are the container's: `tripod exec web env NAME=VALUE CMD` adds to them.";
 
 const ATTACH_HELP: &str = "Examples:
@@ -142,6 +143,12 @@ pub struct Streaming {
     /// Certificates in PEM that the daemon's streaming server is trusted by, where it speaks TLS beyond loopback
     #[arg(long, env = "TRIPOD_STREAMING_CA", value_name = "FILE")]
     pub streaming_ca: Option<PathBuf>,
+    /// Certificate in PEM to show to the daemon's streaming server, where it asks for one
+    #[arg(long, env = "TRIPOD_STREAMING_CERT", value_name = "FILE", requires = "streaming_key")]
+    pub streaming_cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, env = "TRIPOD_STREAMING_KEY", value_name = "FILE", requires = "streaming_cert")]
+    pub streaming_key: Option<PathBuf>,
 }
 
 /// When to pull.

@@ -16,6 +16,9 @@ use crate::{
     terminal,
 };
 
+/// Exit code for a program that is not there, as shells have it.
+const NO_PROGRAM: u8 = 127;
+
 /// Exit code when `--timeout` is over, as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
 
@@ -45,10 +48,16 @@ pub(crate) async fn exec(args: ExecArgs) -> Result<ExitCode, CliError> {
     let step = format!("exec in {}", args.container);
     let url = client.runtime.exec(request).await.map_err(CliError::call(step))?.into_inner().url;
     let limit = (args.timeout > 0).then(|| Duration::from_secs(args.timeout.into()));
-    let ca = args.streaming.streaming_ca.as_deref();
+    let files = &args.streaming;
     let (input, terminal) = (args.interactive, args.tty);
-    let plan = Plan { url, ca, input, terminal, detach: DetachKeys::default(), limit };
+    let plan = Plan { url, files, input, terminal, detach: DetachKeys::default(), limit };
     match session::run(plan).await? {
+        Ending::Said(verdict) if verdict.is_no_program() => {
+            if let Err(error) = code(verdict, &format!("exec in {}", args.container)) {
+                eprintln!("tripod: {error}");
+            }
+            Ok(ExitCode::from(NO_PROGRAM))
+        }
         Ending::Said(verdict) => code(verdict, &format!("exec in {}", args.container)),
         Ending::TimedOut => {
             eprintln!("tripod: the command did not end within {} s", args.timeout);
@@ -89,8 +98,8 @@ pub(crate) async fn attach(args: AttachArgs) -> Result<ExitCode, CliError> {
     let step = format!("attach to {word}");
     let url = client.runtime.attach(request).await.map_err(CliError::call(step))?.into_inner().url;
     let detach = if here { args.detach_keys } else { DetachKeys::default() };
-    let ca = args.streaming.streaming_ca.as_deref();
-    match session::run(Plan { url, ca, input: args.interactive, terminal: here, detach, limit: None }).await? {
+    let files = &args.streaming;
+    match session::run(Plan { url, files, input: args.interactive, terminal: here, detach, limit: None }).await? {
         Ending::Said(Verdict::Exited(_)) => ended(&mut client, &id, word, None).await,
         Ending::Said(verdict) => code(verdict, &format!("attach to {word}")),
         Ending::Broken(why) => ended(&mut client, &id, word, Some(&why)).await,

@@ -44,7 +44,7 @@ pub(crate) async fn command(args: PortForwardArgs) -> Result<ExitCode, CliError>
         }
     }
     let remotes = args.ports.iter().map(|ports| ports.remote).collect();
-    let tunnel = Arc::new(Tunnel::open(client, pod.id, remotes, args.streaming.streaming_ca).await?);
+    let tunnel = Arc::new(Tunnel::open(client, pod.id, remotes, args.streaming).await?);
     // Said when a connection would succeed: scripts wait for it.
     lines.iter().for_each(|line| println!("{line}"));
     let mut connections = JoinSet::new();

@@ -1,7 +1,6 @@
 //! The SPDY connection that all forwarded connections share.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -22,6 +21,7 @@ use tripod_streaming::spdy::{Config, Connection, Ended, Error, Headers, Role, St
 
 use crate::{
     CliError, Client,
+    args::Streaming,
     stream::dial::{CONNECT, dial},
 };
 
@@ -39,7 +39,7 @@ pub(super) struct Tunnel {
     client: Client,
     pod: String,
     ports: Vec<i32>,
-    ca: Option<PathBuf>,
+    files: Streaming,
     /// Counts pairs of streams: the other side finds the two of a pair by it.
     requests: AtomicUsize,
     session: Mutex<Option<Session>>,
@@ -78,14 +78,9 @@ impl End {
 
 impl Tunnel {
     /// Connects to a pod.
-    pub(super) async fn open(
-        client: Client,
-        pod: String,
-        ports: Vec<u16>,
-        ca: Option<PathBuf>,
-    ) -> Result<Self, CliError> {
+    pub(super) async fn open(client: Client, pod: String, ports: Vec<u16>, files: Streaming) -> Result<Self, CliError> {
         let ports = ports.into_iter().map(i32::from).collect();
-        let tunnel = Self { client, pod, ports, ca, requests: AtomicUsize::new(0), session: Mutex::new(None) };
+        let tunnel = Self { client, pod, ports, files, requests: AtomicUsize::new(0), session: Mutex::new(None) };
         tunnel.session().await?;
         Ok(tunnel)
     }
@@ -139,7 +134,7 @@ impl Tunnel {
         let url = answer.map_err(CliError::call(step()))?.into_inner().url;
         let wrong = |why: String| CliError::Stream(format!("{}: open the stream {url}: {why}", step()));
         let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
-        let wire = dial(&uri, self.ca.as_deref()).await?;
+        let wire = dial(&uri, &self.files).await?;
         let upgrade = async {
             let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(wire)).await?;
             tokio::spawn(driver.with_upgrades());

@@ -1,9 +1,10 @@
 //! Connections to the URLs that the daemon gives for streams: over TCP, and over TLS where the URL says `https`.
 //!
 //! The URL comes over the daemon's socket, which only its owner can open. What has to be made sure of is that nobody
-//! sits between: on loopback nobody can, elsewhere the certificate must be one that the operator names, or signed by one.
+//! sits between: on loopback nobody can, elsewhere the certificate must be one that the operator names, or signed by
+//! one.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -15,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::trust;
-use crate::CliError;
+use crate::{CliError, args::Streaming};
 
 /// How long the streaming server may take to accept a connection, with TLS and the change of protocol.
 pub(crate) const CONNECT: Duration = Duration::from_secs(10);
@@ -25,8 +26,8 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// Connects to the host of a URL. `ca` is a file of certificates in PEM.
-pub(crate) async fn dial(uri: &Uri, ca: Option<&Path>) -> Result<Box<dyn Wire>, CliError> {
+/// Connects to the host of a URL.
+pub(crate) async fn dial(uri: &Uri, files: &Streaming) -> Result<Box<dyn Wire>, CliError> {
     let refuse = |why: &str| CliError::Stream(format!("the daemon gave the URL {uri}, {why}"));
     let tls = match uri.scheme_str() {
         Some("http") => false,
@@ -44,7 +45,7 @@ pub(crate) async fn dial(uri: &Uri, ca: Option<&Path>) -> Result<Box<dyn Wire>, 
             return Ok(Box::new(stream) as Box<dyn Wire>);
         }
         let address = stream.peer_addr().map_err(CliError::io(step()))?;
-        let connector = TlsConnector::from(Arc::new(trust::config(address, ca)?));
+        let connector = TlsConnector::from(Arc::new(trust::config(address, files)?));
         let name = ServerName::try_from(host.to_owned()).map_err(|_| refuse("whose host no certificate can name"))?;
         let stream = connector.connect(name, stream).await.map_err(CliError::io(step()))?;
         Ok(Box::new(stream) as Box<dyn Wire>)

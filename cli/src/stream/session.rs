@@ -1,7 +1,7 @@
 //! One session of exec or attach: the terminal or the pipes here, the daemon's streaming server there, and between them
 //! a WebSocket with the channels of Kubernetes' remote command protocol, version 5.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use futures::{
     SinkExt, StreamExt,
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     CliError,
+    args::Streaming,
     terminal::{self, Raw, Size},
 };
 
@@ -54,8 +55,8 @@ type Socket = WebSocketStream<Box<dyn Wire>>;
 pub(crate) struct Plan<'a> {
     /// Where the daemon serves it.
     pub(crate) url: String,
-    /// Certificates to trust, in PEM.
-    pub(crate) ca: Option<&'a Path>,
+    /// Certificates for TLS.
+    pub(crate) files: &'a Streaming,
     /// Whether standard input is handed on.
     pub(crate) input: bool,
     /// Whether a terminal here is one with the terminal there.
@@ -127,7 +128,7 @@ async fn elapsed(limit: Option<Duration>) {
 async fn connect(plan: &Plan<'_>) -> Result<(Socket, bool), CliError> {
     let wrong = |why: String| CliError::Stream(format!("open the stream {}: {why}", plan.url));
     let uri: Uri = plan.url.parse().map_err(|error| wrong(format!("{error}")))?;
-    let wire = dial(&uri, plan.ca).await?;
+    let wire = dial(&uri, plan.files).await?;
     let mut parts = uri.into_parts();
     let scheme = if parts.scheme.is_some_and(|scheme| scheme.as_str() == "https") { "wss" } else { "ws" };
     parts.scheme = scheme.parse().ok();

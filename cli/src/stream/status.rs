@@ -11,7 +11,15 @@ pub(crate) enum Verdict {
     Failed(String),
 }
 
+/// How runtimes say that a program is not there; the protocol has no code for it.
+const NO_PROGRAM: [&str; 2] = ["executable file not found", "no such file or directory"];
+
 impl Verdict {
+    /// Whether it failed because there is no such program.
+    pub(crate) fn is_no_program(&self) -> bool {
+        matches!(self, Self::Failed(why) if NO_PROGRAM.iter().any(|words| why.contains(words)))
+    }
+
     /// Reads it. What cannot be understood is a failure with the text itself.
     pub(crate) fn read(text: &[u8]) -> Self {
         let raw = || Self::Failed(String::from_utf8_lossy(text).trim().to_owned());

@@ -1,4 +1,4 @@
-//! Whom to trust behind a URL that says `https`.
+//! Whom to trust behind a URL that says `https`, and who this side is.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -9,18 +9,18 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 
-use crate::CliError;
+use crate::{CliError, args::Streaming};
 
 /// Whom to trust at an address.
-pub(super) fn config(address: SocketAddr, ca: Option<&Path>) -> Result<ClientConfig, CliError> {
+pub(super) fn config(address: SocketAddr, files: &Streaming) -> Result<ClientConfig, CliError> {
     let provider = Arc::new(ring::default_provider());
     let wrong = |error: rustls::Error| CliError::Stream(format!("TLS to {address}: {error}"));
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(wrong)?;
-    let builder = match ca {
+    let builder = match &files.streaming_ca {
         Some(file) => {
             let verifier = Arc::new(Named::read(file, Arc::clone(&provider))?);
             builder.dangerous().with_custom_certificate_verifier(verifier)
@@ -35,7 +35,14 @@ pub(super) fn config(address: SocketAddr, ca: Option<&Path>) -> Result<ClientCon
             )));
         }
     };
-    Ok(builder.with_no_client_auth())
+    let (Some(certificate), Some(key)) = (&files.streaming_cert, &files.streaming_key) else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let unreadable = |file: &Path, why: &dyn std::fmt::Display| CliError::Usage(format!("{}: {why}", file.display()));
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+    let chain = chain.map_err(|error| unreadable(certificate, &error))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
+    builder.with_client_auth_cert(chain, secret).map_err(|error| unreadable(certificate, &error))
 }
 
 /// Trusts the certificates of a file: those that they sign, and they themselves. A certificate that signs itself is

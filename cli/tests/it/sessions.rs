@@ -136,13 +136,14 @@ async fn a_session_that_breaks_off_is_told() {
 
 async fn a_failure_is_told_in_the_servers_words() {
     let daemon = Daemon::start(|mut socket: Socket| async move {
-        say(&mut socket, 3, br#"{"status":"Failure","message":"no program nix in web"}"#).await;
+        say(&mut socket, 3, br#"{"status":"Failure","message":"exec: \"nix\": executable file not found in $PATH"}"#)
+            .await;
         let _ = socket.close(None).await;
     })
     .await;
     let output = outcome(tripod(&daemon.socket(), &["exec", "web", "nix"]), b"").await;
-    assert_eq!(output.status.code(), Some(125));
-    assert_eq!(output.stderr, b"tripod: exec in web: no program nix in web\n");
+    assert_eq!(output.status.code(), Some(127));
+    assert_eq!(output.stderr, b"tripod: exec in web: exec: \"nix\": executable file not found in $PATH\n");
     // So is a refusal of the connection.
     let daemon = Daemon::start_raw("http", |mut stream| async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};

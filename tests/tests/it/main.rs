@@ -5,6 +5,7 @@
 
 mod attach;
 mod bad_input;
+mod cli_streams;
 mod containers;
 mod events;
 mod exec;
@@ -20,6 +21,7 @@ mod port_forward;
 mod processes;
 mod recovery;
 mod resources;
+mod seccomp;
 mod service;
 mod stream_faults;
 mod stream_masses;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         pods::TESTS,
         containers::TESTS,
         processes::TESTS,
+        seccomp::TESTS,
         resources::TESTS,
         volumes::TESTS,
         exec::TESTS,
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         stream_faults::TESTS,
         stream_masses::TESTS,
         stream_settings::TESTS,
+        cli_streams::TESTS,
         logs::TESTS,
         images::TESTS,
         events::TESTS,
