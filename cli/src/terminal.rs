@@ -86,8 +86,8 @@ fn restore() {
         Err(_) => None,
     };
     if let Some(before) = saved {
-        // Output is on its way to the terminal: it is shown in the mode that it was written for.
-        let _ = tcsetattr(stdin(), OptionalActions::Drain, &before);
+        // At once: a terminal that shows nothing any more would keep this program for ever otherwise.
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
     }
 }
 

@@ -45,7 +45,8 @@ const RESIZE: u8 = 4;
 /// Ends the channel whose number follows.
 const CLOSE: u8 = 255;
 
-/// How long the other side may take to close the connection after its last word.
+/// How long the other side may take to close the connection after its last word, and the reader of our output to take
+/// the rest of it when the session was left.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 type Socket = WebSocketStream<Box<dyn Wire>>;
@@ -106,15 +107,21 @@ pub(crate) async fn run(plan: Plan<'_>) -> Result<Ending, CliError> {
         number = signals.follow(raw.as_ref(), plan.terminal.then_some(sizes)) => Ending::Signalled(number),
         () = elapsed(plan.limit) => Ending::TimedOut,
     };
-    match ending {
-        // Somebody who wants to leave does not wait for a reader that has stopped reading.
+    // What has come is shown, however long its reader takes: but who wants to leave does not wait for that.
+    let patience = match ending {
         Ending::Signalled(_) => return Ok(ending),
-        _ => match output.finish().await {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Ending::OutputClosed),
-            result => result.map_err(CliError::io("write the output"))?,
+        Ending::Detached | Ending::TimedOut => Some(LAST_WORDS),
+        _ => None,
+    };
+    tokio::select! {
+        written = output.finish() => match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
+            Err(error) => Err(CliError::io("write the output")(error)),
+            Ok(()) => Ok(ending),
         },
+        number = signals.follow(raw.as_ref(), None) => Ok(Ending::Signalled(number)),
+        () = elapsed(patience) => Ok(ending),
     }
-    Ok(ending)
 }
 
 async fn elapsed(limit: Option<Duration>) {

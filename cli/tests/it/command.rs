@@ -81,7 +81,10 @@ fn become_owner_of_the_terminal() -> ! {
 /// The program with arguments, to be run against a socket.
 pub(crate) fn tripod(socket: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(arguments).env(STAGE, "command").env("TRIPOD_SOCKET", socket).env_remove("TRIPOD_STREAMING_CA");
+    command.args(arguments).env(STAGE, "command").env("TRIPOD_SOCKET", socket);
+    for name in ["CA", "CERT", "KEY"] {
+        command.env_remove(format!("TRIPOD_STREAMING_{name}"));
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         test("a_failure_is_told_in_the_servers_words", a_failure_is_told_in_the_servers_words),
         test("a_timeout_ends_the_session", a_timeout_ends_the_session),
         test("signals_end_the_session", signals_end_the_session),
+        test("a_reader_that_waits_keeps_nobody", a_reader_that_waits_keeps_nobody),
         test("a_terminal_that_is_not_there_is_told", a_terminal_that_is_not_there_is_told),
         test("attach_ends_with_the_containers_exit_code", attach_ends_with_the_containers_exit_code),
     ]
@@ -191,6 +192,24 @@ async fn signals_end_the_session() {
         });
         assert_eq!(ended.await.unwrap(), Some(code));
     }
+}
+
+async fn a_reader_that_waits_keeps_nobody() {
+    let daemon = Daemon::start(|mut socket: Socket| async move {
+        // More than a pipe takes.
+        say(&mut socket, 1, &[b'x'; 200_000]).await;
+        say_exit(&mut socket, 0).await;
+    })
+    .await;
+    let mut child = tripod(&daemon.socket(), &["exec", "web", "cat"]).spawn().unwrap();
+    let ended = tokio::task::spawn_blocking(move || {
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(child.try_wait().unwrap().is_none(), "what is not written yet was dropped");
+        signal(&child, Signal::INT);
+        child.wait().unwrap().code()
+    });
+    assert_eq!(ended.await.unwrap(), Some(130));
 }
 
 async fn a_terminal_that_is_not_there_is_told() {
