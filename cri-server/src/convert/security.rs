@@ -6,7 +6,7 @@ use tripod_cri_api::v1::{
     Capability, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption, SeLinuxOption, SecurityProfile,
     SupplementalGroupsPolicy, security_profile::ProfileType,
 };
-use tripod_engine::{ContainerPid, GroupsPolicy, PidMode, PodConfig, Security, isolator::capability};
+use tripod_engine::{ContainerPid, GroupsPolicy, PidMode, PodConfig, SeccompProfile, Security, isolator::capability};
 
 use super::{
     Refusal, Refused,
@@ -52,6 +52,11 @@ pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig, h
             .map(|group| id(&at("supplemental_groups"), *group))
             .collect::<Refused<_>>()?,
         supplemental_groups_policy: policy(&at("supplemental_groups_policy"), asked.supplemental_groups_policy)?,
+        // What is privileged is not confined, whatever profile comes along.
+        seccomp: match asked.privileged {
+            true => SeccompProfile::Unconfined,
+            false => seccomp(&at("seccomp"), asked.seccomp.as_ref(), profile_path(asked))?,
+        },
         masked_paths: paths(&at("masked_paths"), &asked.masked_paths)?,
         read_only_paths: paths(&at("readonly_paths"), &asked.readonly_paths)?,
         ..Security::default()
@@ -68,11 +73,10 @@ pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig, h
     Ok(security)
 }
 
-/// Seccomp, AppArmor and SELinux: refused where something is asked for that is not built, so that nobody believes
+/// AppArmor and SELinux: refused where something is asked for that is not built, so that nobody believes
 /// that a container is confined when it is not.
 fn confinement(asked: &LinuxContainerSecurityContext, host: Host) -> Refused<()> {
     let at = |name: &str| format!("config.linux.security_context.{name}");
-    seccomp(&at("seccomp"), asked.seccomp.as_ref(), profile_path(asked))?;
     selinux(&at("selinux_options"), asked.selinux_options.as_ref())?;
 
     let refuse = |what: &str| {
@@ -113,28 +117,38 @@ fn local_name(profile: Option<&SecurityProfile>) -> String {
     format!("profile {:?}", profile.map_or("", |profile| &profile.localhost_ref))
 }
 
-/// Refuses every seccomp profile but none at all.
-fn seccomp(field: &str, profile: Option<&SecurityProfile>, former: &str) -> Refused<()> {
-    let what = match profile.map(profile_type) {
-        Some(Some(ProfileType::Unconfined)) => return Ok(()),
-        None if ["", "unconfined"].contains(&former) => return Ok(()),
-        None => format!("profile {former:?}"),
-        Some(Some(ProfileType::RuntimeDefault)) => "the default profile".to_owned(),
-        Some(Some(ProfileType::Localhost)) => local_name(profile),
-        Some(None) => return Err(Refusal::new(field, "unknown type of profile")),
+/// The seccomp profile, in the field of today or that of older clients. Nothing at all is Unconfined.
+fn seccomp(field: &str, profile: Option<&SecurityProfile>, former: &str) -> Refused<SeccompProfile> {
+    let local = |path: &str| Ok(SeccompProfile::Localhost(absolute(field, path)?));
+    let Some(profile) = profile else {
+        return match former {
+            "" | "unconfined" => Ok(SeccompProfile::Unconfined),
+            "runtime/default" | "docker/default" => Ok(SeccompProfile::RuntimeDefault),
+            other => match other.strip_prefix("localhost/") {
+                Some(path) => local(path),
+                None => {
+                    let problem = "is neither unconfined, runtime/default nor localhost/ and a path";
+                    Err(Refusal::new(format!("{field}_profile_path"), format!("{other:?} {problem}")))
+                }
+            },
+        };
     };
-    let problem = "cannot be applied: seccomp filters are not built into this version of tripod; ask for Unconfined";
-    Err(Refusal::new(field, format!("{what} {problem}")))
+    match profile_type(profile) {
+        Some(ProfileType::Localhost) => local(&profile.localhost_ref),
+        Some(_) if !profile.localhost_ref.is_empty() => {
+            let problem = format!("localhost_ref {:?} makes sense only for a Localhost profile", profile.localhost_ref);
+            Err(Refusal::new(field, problem))
+        }
+        Some(ProfileType::Unconfined) => Ok(SeccompProfile::Unconfined),
+        Some(ProfileType::RuntimeDefault) => Ok(SeccompProfile::RuntimeDefault),
+        None => Err(Refusal::new(field, "unknown type of profile")),
+    }
 }
 
-/// The profile of the sandbox itself. It has no process, so the default profile is kept by having nothing to confine;
-/// a profile of the node's own is refused because its author expects it to have an effect.
+/// The profile of the sandbox itself. It has no process, so any is kept by having nothing to confine; containers come
+/// with their own.
 pub(super) fn sandbox_seccomp(field: &str, profile: Option<&SecurityProfile>, former: &str) -> Refused<()> {
-    let default = Some(Some(ProfileType::RuntimeDefault));
-    if profile.map(profile_type) == default || (profile.is_none() && former == "runtime/default") {
-        return Ok(());
-    }
-    seccomp(field, profile, former)
+    seccomp(field, profile, former).map(drop)
 }
 
 /// Refuses a label.

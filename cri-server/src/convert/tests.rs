@@ -7,7 +7,7 @@ use tripod_cri_api::v1::{
     PodSandboxMetadata, PortMapping, SeLinuxOption, SecurityProfile, Signal, UserNamespace,
     security_profile::ProfileType,
 };
-use tripod_engine::{ContainerImage, ContainerPid, PidMode, PodConfig, Protocol};
+use tripod_engine::{ContainerImage, ContainerPid, PidMode, PodConfig, Protocol, SeccompProfile};
 
 use super::{Host, container_config, pod_config, signal, update};
 
@@ -141,9 +141,10 @@ fn user_namespaces_are_refused_and_the_hosts_is_not() {
 fn the_sandbox_itself_has_nothing_to_confine() {
     sandbox_with(|context| context.seccomp = profile(ProfileType::RuntimeDefault, "")).unwrap();
     sandbox_with(|context| context.seccomp = profile(ProfileType::Unconfined, "")).unwrap();
+    sandbox_with(|context| context.seccomp = profile(ProfileType::Localhost, "/p.json")).unwrap();
     refused(
-        sandbox_with(|context| context.seccomp = profile(ProfileType::Localhost, "/p.json")),
-        &["seccomp", "/p.json"],
+        sandbox_with(|context| context.seccomp = profile(ProfileType::Localhost, "p.json")),
+        &["seccomp", "p.json"],
     );
     let label = SeLinuxOption { level: "s0".into(), ..SeLinuxOption::default() };
     refused(sandbox_with(|context| context.selinux_options = Some(label)), &["selinux_options"]);
@@ -293,17 +294,40 @@ fn a_privileged_container_needs_a_privileged_pod() {
 }
 
 #[test]
-fn confinement_that_is_not_built_is_refused() {
+fn seccomp_profiles_come_in_two_fields() {
     let pod = pod_with(|_| {}).unwrap();
-    for kind in [ProfileType::RuntimeDefault, ProfileType::Localhost] {
-        refused(security_with(&pod, |context| context.seccomp = profile(kind, "/p")), &["seccomp", "Unconfined"]);
-    }
-    security_with(&pod, |context| context.seccomp = profile(ProfileType::Unconfined, "")).unwrap();
+    let of = |kind, name: &str| security_with(&pod, |context| context.seccomp = profile(kind, name));
+    let asked = |kind, name: &str| of(kind, name).unwrap().security.seccomp;
+    let local = || SeccompProfile::Localhost("/p.json".into());
+    assert_eq!(security_with(&pod, |_| {}).unwrap().security.seccomp, SeccompProfile::Unconfined);
+    assert_eq!(asked(ProfileType::Unconfined, ""), SeccompProfile::Unconfined);
+    assert_eq!(asked(ProfileType::RuntimeDefault, ""), SeccompProfile::RuntimeDefault);
+    assert_eq!(asked(ProfileType::Localhost, "/p.json"), local());
+    refused(of(ProfileType::Localhost, "p.json"), &["seccomp", "p.json", "absolute"]);
+    refused(of(ProfileType::Localhost, ""), &["seccomp", "empty"]);
+    refused(of(ProfileType::RuntimeDefault, "/p.json"), &["seccomp", "localhost_ref"]);
+    let unknown = SecurityProfile { profile_type: 7, ..SecurityProfile::default() };
+    refused(security_with(&pod, |context| context.seccomp = Some(unknown)), &["seccomp", "unknown type"]);
+
     #[allow(deprecated)]
     let former = |text: &str| security_with(&pod, |context| context.seccomp_profile_path = text.into());
-    former("unconfined").unwrap();
-    refused(former("runtime/default"), &["seccomp", "runtime/default"]);
+    let asked = |text: &str| former(text).unwrap().security.seccomp;
+    assert_eq!(asked("unconfined"), SeccompProfile::Unconfined);
+    assert_eq!(asked("runtime/default"), SeccompProfile::RuntimeDefault);
+    assert_eq!(asked("localhost//p.json"), local());
+    refused(former("localhost/p.json"), &["seccomp", "absolute"]);
+    refused(former("mine"), &["seccomp_profile_path", "mine"]);
+    #[allow(deprecated)]
+    let both = security_with(&pod, |context| {
+        context.seccomp = profile(ProfileType::Unconfined, "");
+        context.seccomp_profile_path = "runtime/default".into();
+    });
+    assert_eq!(both.unwrap().security.seccomp, SeccompProfile::Unconfined, "the field of today wins");
+}
 
+#[test]
+fn confinement_that_is_not_built_is_refused() {
+    let pod = pod_with(|_| {}).unwrap();
     refused(
         security_with(&pod, |context| context.apparmor = profile(ProfileType::Localhost, "mine")),
         &["apparmor", "mine"],
