@@ -6,12 +6,15 @@ use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilter
 use proptest::prelude::*;
 
 use super::interpreter::{Data, read, run};
-use crate::isolator::seccomp::{
-    arch::{Arch, X32_BIT, multiplexed},
-    assemble::Instruction,
-    compile::{alternatives, compile, last_named, unknown},
-    default,
-    rules::{Action, Condition, Flags, Op, Rule, Rules},
+use crate::isolator::{
+    capability,
+    seccomp::{
+        arch::{Arch, X32_BIT, multiplexed},
+        assemble::Instruction,
+        compile::{alternatives, compile, last_named, unknown},
+        default,
+        rules::{Action, Condition, Flags, Op, Rule, Rules},
+    },
 };
 
 fn scmp_arch(arch: Arch) -> ScmpArch {
@@ -363,9 +366,11 @@ fn the_default_profile_decides_as_the_library_does() {
     }
 }
 
-/// Numbers whose names the installed library knows, and the first arguments that make a difference.
+/// First arguments that make a difference for the default profile.
+const ARGUMENTS: [u64; 9] = [0, 1, 8, 40, 0x2_0000, 0x2_0008, 0xffff_ffff, 0x0200_0011, 40 | 1 << 32];
+
+/// Numbers whose names the installed library knows, and first arguments to try.
 fn numbers(arch: Arch) -> impl Iterator<Item = (u32, Vec<u64>)> {
-    const ARGUMENTS: [u64; 9] = [0, 1, 8, 40, 0x2_0000, 0x2_0008, 0xffff_ffff, 0x0200_0011, 40 | 1 << 32];
     let depends = ["socket", "personality", "clone"].map(|name| arch.number(name));
     (0..600).chain(0xf_0000..0xf_0010).chain([u32::MAX]).filter_map(move |number| {
         let raw = if arch == Arch::X32 { number | X32_BIT } else { number };
@@ -409,4 +414,54 @@ fn rules_on_arguments_of_multiplexed_calls() {
     assert_ne!(run(&allows, &socketcall), Action::Allow.code());
     let plain = rules(Action::Trap, vec![rule("socket", Action::Allow, &[])]);
     assert_eq!(run(&compile(&plain, Arch::X86_64).unwrap(), &socketcall), Action::Allow.code());
+}
+
+/// What containerd 2.3.0 hands to runc on x86-64 for a container with one capability, with none, and with all: its
+/// `DefaultProfile` as JSON, read and compiled by this module.
+const CONTAINERD: [(&str, &str); 17] = [
+    ("", "bb1cc92b4be40e8b"),
+    ("ALL", "6df7b1f788c13aca"),
+    ("BPF", "71febfede65864be"),
+    ("DAC_READ_SEARCH", "7238ccc7056b9697"),
+    ("NET_ADMIN", "bb1cc92b4be40e8b"),
+    ("PERFMON", "de7f95402d4b0d57"),
+    ("SYSLOG", "07717e077444db54"),
+    ("SYS_ADMIN", "546d9a78b9114397"),
+    ("SYS_BOOT", "cbc2a416b56e2000"),
+    ("SYS_CHROOT", "38e90b02f7891ba7"),
+    ("SYS_MODULE", "2dfa0374a6bd73b8"),
+    ("SYS_NICE", "bdd462ed4ba7f49a"),
+    ("SYS_PACCT", "bbefa6bef12b9506"),
+    ("SYS_PTRACE", "f1ad2927217d88a9"),
+    ("SYS_RAWIO", "7c64452ffcc21560"),
+    ("SYS_TIME", "dfe4d329e5ad7100"),
+    ("SYS_TTY_CONFIG", "fad2475d43ef91f8"),
+];
+
+#[test]
+fn the_default_profile_decides_as_containerds_does() {
+    for (name, theirs) in CONTAINERD {
+        let capabilities = match name {
+            "" => 0,
+            "ALL" => u64::MAX,
+            name => 1 << capability::parse(name).unwrap(),
+        };
+        assert_eq!(fingerprint(&default::rules(capabilities, Arch::X86_64)), theirs, "{name}");
+    }
+}
+
+/// What a profile decides, in short.
+fn fingerprint(rules: &Rules) -> String {
+    let program = compile(rules, Arch::X86_64).unwrap();
+    let mut hash = sha2::Sha256::default();
+    for arch in [Arch::X86_64, Arch::X32, Arch::X86] {
+        for number in 0..600 {
+            for first in ARGUMENTS {
+                let number = if arch == Arch::X32 { number | X32_BIT } else { number };
+                let data = Data { number, arch: arch.audit(), args: [first, 0, 0, 0, 0, 0] };
+                sha2::Digest::update(&mut hash, run(&program, &data).to_le_bytes());
+            }
+        }
+    }
+    sha2::Digest::finalize(hash).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
