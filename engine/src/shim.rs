@@ -22,7 +22,7 @@ use rustix::{
     process::{WaitId, WaitIdOptions, waitid},
 };
 use tokio::{
-    net::{UnixStream, unix::OwnedWriteHalf},
+    net::UnixStream,
     sync::{mpsc, oneshot, watch},
 };
 use tripod_shim_protocol::{Event, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim, frame};
@@ -44,7 +44,7 @@ type Answer = oneshot::Sender<(Result<Reply, Failure>, Vec<OwnedFd>)>;
 #[derive(Debug)]
 pub struct Shim {
     pod: PodId,
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    writer: tokio::sync::Mutex<wire::Writer>,
     next: AtomicU64,
     shared: Arc<Shared>,
 }
@@ -99,7 +99,12 @@ impl Shim {
             Arc::new(Shared { answers: Mutex::default(), execs: Mutex::default(), gone: watch::Sender::new(false) });
         let (events, received) = mpsc::unbounded_channel();
         tokio::spawn(read_all(pod.clone(), wire::Reader::new(reader), Arc::clone(&shared), events, child));
-        let shim = Self { pod: pod.clone(), writer: tokio::sync::Mutex::new(writer), next: AtomicU64::new(1), shared };
+        let shim = Self {
+            pod: pod.clone(),
+            writer: tokio::sync::Mutex::new(wire::Writer::new(writer)),
+            next: AtomicU64::new(1),
+            shared,
+        };
         Ok((shim, received))
     }
 
@@ -113,7 +118,7 @@ impl Shim {
             let bytes = frame::encode(&ToShim { id, request }, fds.len()).map_err(|error| {
                 Error::with(Kind::InvalidArgument, format!("encode a request to pod {}", self.pod), error)
             })?;
-            wire::write(&mut *self.writer.lock().await, &bytes, fds).await.map_err(|error| self.lost(Some(error)))?;
+            self.writer.lock().await.write(&bytes, fds).await.map_err(|error| self.lost(Some(error)))?;
             answered.await.map_err(|_| self.lost(None))
         };
         let outcome = tokio::time::timeout(limit, exchange).await;

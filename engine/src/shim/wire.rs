@@ -18,23 +18,48 @@ use tripod_sys::scm;
 /// Bytes asked for at a time.
 const CHUNK: usize = 16 << 10;
 
-/// Sends one frame; its file descriptors travel with the first byte.
-pub(super) async fn write(half: &mut OwnedWriteHalf, frame: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+/// Writes frames. Whoever asked may go away at any point: a frame is then sent by whoever writes next, or not at all.
+#[derive(Debug)]
+pub(super) struct Writer {
+    half: OwnedWriteHalf,
+    /// What is left of a frame that has begun.
+    rest: Vec<u8>,
+}
+
+impl Writer {
+    pub fn new(half: OwnedWriteHalf) -> Self {
+        Self { half, rest: Vec::new() }
+    }
+
+    /// Sends one frame; its file descriptors travel with the first byte.
+    pub async fn write(&mut self, frame: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+        self.finish().await?;
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        let sent = send(&self.half, frame, &fds).await?;
+        self.rest.extend_from_slice(&frame[sent..]);
+        self.finish().await
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        while !self.rest.is_empty() {
+            let sent = send(&self.half, &self.rest, &[]).await?;
+            self.rest.drain(..sent);
+        }
+        self.rest.shrink_to(0);
+        Ok(())
+    }
+}
+
+/// Sends a part, together with all file descriptors. Dropped early, it has sent nothing.
+async fn send(half: &OwnedWriteHalf, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let stream: &UnixStream = half.as_ref();
-    let mut fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    let mut rest = frame;
-    while !rest.is_empty() {
+    loop {
         stream.writable().await?;
-        match stream.try_io(Interest::WRITABLE, || scm::send(stream, rest, &fds)) {
-            Ok(sent) => {
-                fds.clear();
-                rest = &rest[sent..];
-            }
+        match stream.try_io(Interest::WRITABLE, || scm::send(stream, bytes, fds)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            result => return result,
         }
     }
-    Ok(())
 }
 
 /// Reads frames.
@@ -92,3 +117,6 @@ impl Reader {
         received
     }
 }
+
+#[cfg(test)]
+mod tests;
