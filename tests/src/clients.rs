@@ -90,6 +90,13 @@ impl Client {
         self
     }
 
+    /// Goes through a `kubelet`, or through an `apiserver` and a kubelet, as Kubernetes passes sessions on.
+    #[must_use]
+    pub fn through(mut self, path: &str) -> Self {
+        self.flags.push(format!("-through={path}"));
+        self
+    }
+
     /// Trusts the authority of `ca.pem` in a folder, and shows `client.pem` and `client.key` of it if `known`.
     #[must_use]
     pub fn tls(mut self, folder: &Path, known: bool) -> Self {

@@ -40,6 +40,10 @@ func forward(arguments []string) error {
 			_ = say(event{Error: fmt.Sprintf("%s: %v", text, err)})
 		},
 	}
+	target, err = way.through(target, nil)
+	if err != nil {
+		return err
+	}
 	dialer, refused, err := dialerFor(way, target)
 	if err != nil {
 		return err

@@ -16,18 +16,21 @@ import (
 	"strings"
 
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 )
 
 // transport is what the flags say of the way to the server.
 type transport struct {
 	name      string
 	protocols string
+	path      string
 	tls       rest.TLSClientConfig
 }
 
 func (t *transport) flags(set *flag.FlagSet) {
 	set.StringVar(&t.name, "transport", "spdy", "spdy, websocket, or fallback: WebSocket, which is refused, then SPDY")
 	set.StringVar(&t.protocols, "protocols", "", "offer only these, separated by commas")
+	set.StringVar(&t.path, "through", "", "what is on the way: a kubelet, or an apiserver with a kubelet behind it")
 	set.StringVar(&t.tls.CAFile, "ca", "", "file with the authority of the server")
 	set.StringVar(&t.tls.CertFile, "cert", "", "file with a certificate of the client")
 	set.StringVar(&t.tls.KeyFile, "key", "", "file with the key of that")
@@ -50,6 +53,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: streamclient session|many|forward [flags] [URL]")
 		os.Exit(2)
 	}
+	// Standard error is that of a command; what the library has to say is in the outcome.
+	klog.SetLogger(klog.Logger{})
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
 		fmt.Fprintf(os.Stderr, "streamclient: %v\n", err)
 		os.Exit(1)

@@ -136,6 +136,10 @@ func session(arguments []string) error {
 func stream(
 	ctx context.Context, way transport, target *url.URL, options remotecommand.StreamOptions, ended *outcome,
 ) error {
+	target, err := way.through(target, &options)
+	if err != nil {
+		return err
+	}
 	executor, refused, err := executorFor(way, target)
 	if err != nil {
 		return err

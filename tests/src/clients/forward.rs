@@ -26,9 +26,15 @@ pub struct Forward {
 impl Forward {
     /// Listens for these ports of the pod.
     pub async fn start(transport: &str, url: &str, ports: &[u16]) -> Self {
+        Self::through("", transport, url, ports).await
+    }
+
+    /// The same through a `kubelet`, or through an `apiserver` and a kubelet.
+    pub async fn through(path: &str, transport: &str, url: &str, ports: &[u16]) -> Self {
         let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
         let mut command = command(&program("bin/streamclient"));
-        command.arg("forward").arg(format!("-transport={transport}")).arg(format!("-ports={list}")).arg(url);
+        command.arg("forward").arg(format!("-transport={transport}")).arg(format!("-ports={list}"));
+        command.arg(format!("-through={path}")).arg(url);
         let mut process = command.stderr(Stdio::inherit()).spawn().expect("start streamclient");
         let lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
         let stdin = process.stdin.take();

@@ -14,6 +14,7 @@ mod fifty;
 mod images;
 mod isolation;
 mod joins;
+mod kubelet_path;
 mod logs;
 mod main_job;
 mod pods;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         terminals::TESTS,
         attach::TESTS,
         port_forward::TESTS,
+        kubelet_path::TESTS,
         stream_faults::TESTS,
         stream_masses::TESTS,
         stream_settings::TESTS,
