@@ -115,6 +115,8 @@ pub(crate) struct Terminal {
     /// Keeps the terminal in being when the command has ended, for a look at its modes.
     slave: OwnedFd,
     child: Child,
+    /// Its modes before the command was started.
+    pub(crate) before: String,
     shown: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -127,6 +129,7 @@ impl Terminal {
         let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let slave = OpenOptions::new().read(true).write(true).custom_flags_noctty().open(&path).unwrap();
         resize(&master, columns, rows);
+        let before = modes(&slave);
         command.env(STAGE, "terminal").env(TERMINAL, &path);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         let master = File::from(master);
@@ -138,13 +141,12 @@ impl Terminal {
                 seen.lock().unwrap().extend_from_slice(&buffer[..read]);
             }
         });
-        Self { master, slave: slave.into(), child, shown }
+        Self { master, slave: slave.into(), child, before, shown }
     }
 
     /// The modes of the terminal, as text to compare.
     pub(crate) fn modes(&self) -> String {
-        let modes: Termios = tcgetattr(&self.slave).unwrap();
-        format!("{:?} {:?} {:?}", modes.input_modes, modes.output_modes, modes.local_modes)
+        modes(&self.slave)
     }
 
     /// Types.
@@ -198,6 +200,11 @@ impl Drop for Terminal {
 
 fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| -status.signal().unwrap())
+}
+
+fn modes(terminal: impl AsFd) -> String {
+    let modes: Termios = tcgetattr(terminal).unwrap();
+    format!("{:?} {:?} {:?}", modes.input_modes, modes.output_modes, modes.local_modes)
 }
 
 fn resize(terminal: impl AsFd, columns: u16, rows: u16) {

@@ -38,11 +38,10 @@ async fn mirror(mut socket: Socket) {
 async fn keys_and_sizes_go_through_a_raw_terminal() {
     let daemon = Daemon::start(mirror).await;
     let mut terminal = Terminal::start(tripod(&daemon.socket(), &["exec", "-it", "web", "sh"]), 91, 37);
-    let before = terminal.modes();
     terminal.sees(r#"[4:{\"Width\":91,\"Height\":37}]"#).await;
     let asked = daemon.state.lock().unwrap().exec.take().unwrap();
     assert_eq!((asked.stdin, asked.tty, asked.stdout, asked.stderr), (true, true, true, false));
-    assert_ne!(terminal.modes(), before);
+    assert_ne!(terminal.modes(), terminal.before);
     // Ctrl-C, Ctrl-D and Ctrl-Z are keys like others, and nothing is echoed here.
     terminal.type_keys(b"\x03");
     terminal.sees(r"[0:\u{3}]").await;
@@ -55,7 +54,7 @@ async fn keys_and_sizes_go_through_a_raw_terminal() {
     assert!(!terminal.shown().contains("^C"), "{}", terminal.shown());
     terminal.type_keys(b"q");
     assert_eq!(terminal.ends().await, 9);
-    assert_eq!(terminal.modes(), before);
+    assert_eq!(terminal.modes(), terminal.before);
 }
 
 async fn the_terminal_is_restored_after_a_break() {
@@ -66,11 +65,10 @@ async fn the_terminal_is_restored_after_a_break() {
     })
     .await;
     let mut terminal = Terminal::start(tripod(&daemon.socket(), &["exec", "-it", "web", "sh"]), 80, 25);
-    let before = terminal.modes();
     terminal.sees("ready").await;
     terminal.type_keys(b"x");
     assert_eq!(terminal.ends().await, 125);
-    assert_eq!(terminal.modes(), before);
+    assert_eq!(terminal.modes(), terminal.before);
     // The message begins its own line at the left, so the terminal was restored before it.
     terminal.sees("tripod: exec in web: the session broke off").await;
 }
@@ -79,12 +77,11 @@ async fn the_terminal_is_restored_after_a_signal() {
     let daemon = Daemon::start(mirror).await;
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131)] {
         let mut terminal = Terminal::start(tripod(&daemon.socket(), &["exec", "-it", "web", "sh"]), 80, 25);
-        let before = terminal.modes();
         terminal.sees("ready").await;
-        assert_ne!(terminal.modes(), before);
+        assert_ne!(terminal.modes(), terminal.before);
         terminal.signal(signal);
         assert_eq!(terminal.ends().await, code);
-        assert_eq!(terminal.modes(), before);
+        assert_eq!(terminal.modes(), terminal.before);
     }
 }
 
@@ -104,7 +101,6 @@ async fn detach_keys_leave_a_container_running() {
     let daemon = Daemon::start(mirror).await;
     daemon.state.lock().unwrap().terminal = true;
     let mut terminal = Terminal::start(tripod(&daemon.socket(), &["attach", "-i", "web"]), 80, 25);
-    let before = terminal.modes();
     terminal.sees("ready").await;
     let asked = daemon.state.lock().unwrap().attach.take().unwrap();
     assert_eq!((asked.stdin, asked.tty, asked.stderr), (true, true, false));
@@ -115,7 +111,7 @@ async fn detach_keys_leave_a_container_running() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     terminal.type_keys(b"\x11");
     assert_eq!(terminal.ends().await, 0);
-    assert_eq!(terminal.modes(), before);
+    assert_eq!(terminal.modes(), terminal.before);
     terminal.sees("left web running").await;
     assert!(!terminal.shown().contains("[255"), "input was ended: {}", terminal.shown());
 }
@@ -136,9 +132,8 @@ async fn attach_without_input_leaves_the_terminal_alone() {
     let daemon = Daemon::start(mirror).await;
     daemon.state.lock().unwrap().terminal = true;
     let mut terminal = Terminal::start(tripod(&daemon.socket(), &["attach", "web"]), 80, 25);
-    let before = terminal.modes();
     terminal.sees("ready").await;
-    assert_eq!(terminal.modes(), before);
+    assert_eq!(terminal.modes(), terminal.before);
     // Ctrl-C is a signal of this side then.
     terminal.type_keys(b"\x03");
     assert_eq!(terminal.ends().await, 130);
