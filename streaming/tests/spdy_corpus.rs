@@ -1,4 +1,5 @@
 //! The committed corpus of the fuzz targets goes through their entry points.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,5 @@
 //! Our SPDY against Go's spdystream, both ways: the peer in `peer/` is built from its pinned module. Needs `go`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
 
 use std::{
     error::Error as StdError,

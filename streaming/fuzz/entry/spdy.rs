@@ -1,5 +1,6 @@
 //! What is fuzzed of SPDY; the tests run the committed corpus through the same functions.
 #![allow(dead_code, reason = "each user takes one of the functions or both")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what is wrong must end in a panic")]
 
 use std::time::Duration;
 
@@ -7,8 +8,10 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::{Builder, Handle},
+    sync::oneshot,
     time::{sleep, timeout},
 };
+use tripod_streaming::BoxFuture;
 use tripod_streaming::spdy::{
     Config, Connection, Decoder, Deflater, Error, Event, Frame, Headers, Limits, Malformed, Role, Status, Stream,
 };
@@ -92,7 +95,9 @@ pub fn connection(data: &[u8]) {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let (ours, theirs) = tokio::io::duplex(4096);
-        let config = Config { max_streams: 20, inbox: 1000, session: 1 << 16, ..Config::default() };
+        let (leave, left) = oneshot::channel();
+        let gone: BoxFuture<()> = Box::pin(async { left.await.unwrap_or_default() });
+        let config = Config { max_streams: 20, inbox: 1000, session: 1 << 16, gone: Some(gone), ..Config::default() };
         let (connection, mut incoming) = Connection::new(ours, Role::Server, config);
         let server = tokio::spawn(async move {
             // Not only what the peer does is tried.
@@ -116,6 +121,7 @@ pub fn connection(data: &[u8]) {
                 }
             }
             let _ = write.shutdown().await;
+            let _ = leave.send(());
         };
         let receive = async {
             let (mut decoder, mut buffer) = (Decoder::new(Limits::default()), BytesMut::new());
@@ -162,7 +168,7 @@ async fn serve(stream: Stream) -> Result<(), Error> {
             let (mut reader, mut writer) = stream.split();
             sleep(Duration::from_secs(1)).await;
             reader.read().await?;
-            let _ = timeout(Duration::from_millis(1), writer.write(&[1; 100_000])).await;
+            let _ = timeout(Duration::from_millis(1), writer.write(&[1; 20_000])).await;
             writer.write(&[2; 10]).await
         }
         4 => {

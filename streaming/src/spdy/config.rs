@@ -35,7 +35,7 @@ pub struct Config {
     /// Limits of frames.
     pub limits: Limits,
     /// Resolves when the peer has closed its side, even though unread data is left. Asked only while reading from the
-    /// byte stream pauses because a stream is full.
+    /// byte stream pauses because a stream is full; without it, the end is not noticed until there is room again.
     pub gone: Option<BoxFuture<()>>,
     /// How long a full stream's reader may still make no progress once `gone` has resolved.
     pub grace: Duration,

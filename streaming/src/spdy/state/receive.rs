@@ -239,7 +239,8 @@ impl State {
             self.credit(length);
             return self.check_receive();
         }
-        let full = entry.inbox.len() >= inbox_limit || self.buffered >= self.session_limit;
+        // A peer that keeps to its windows is bounded by them; behind what it sent may be the update that we wait for.
+        let full = !bound && (entry.inbox.len() >= inbox_limit || self.buffered >= self.session_limit);
         if entry.reader && length > 0 && full {
             self.paused = true;
             return Ok(Some(payload));

@@ -176,6 +176,21 @@ async fn a_stalled_stream() {
     within(send).await.unwrap();
 }
 
+/// What lets us write may stand behind more data than we keep, so it must be reached.
+#[tokio::test]
+async fn an_update_behind_data() {
+    let config = Config { inbox: 1000, ..Config::default() };
+    let (_connection, mut incoming, mut raw) = against(Role::Server, config, 1 << 20);
+    raw.send(window(10)).await;
+    raw.send(syn(1)).await;
+    for _ in 0..60 {
+        raw.data(1, &[1; 1000], false).await;
+    }
+    raw.send(Frame::WindowUpdate { stream: 1, delta: 1000 }).await;
+    let (_reader, mut writer) = within(incoming.next()).await.unwrap().split();
+    within(writer.write(&[2; 1000])).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_full_stream_that_is_given_up_makes_room() {
     for reset in [true, false] {

@@ -66,11 +66,7 @@ fn frames_with_data() {
 #[test]
 fn frames_with_headers() {
     let headers = Headers::from_iter([("a", "1"), ("b", "2"), ("b", "3")]);
-    let block = hex("00000002".to_owned().as_str())
-        .into_iter()
-        .chain(hex("0000000161000000013100000001620000000332"))
-        .chain(hex("0033"))
-        .collect::<Vec<u8>>();
+    let block = hex("0000000200000001610000000131000000016200000003320033");
     let frame = |flags| match flags {
         0 => Frame::SynReply { stream: 9, fin: true, headers: headers.clone() },
         1 => Frame::Headers { stream: 9, fin: false, headers: headers.clone() },
@@ -140,6 +136,28 @@ fn frames_that_nobody_knows_are_skipped() {
     bytes.resize(8 + 0x1_2345, 7);
     bytes.extend(hex("8003ffffff000000800300060000000400000002"));
     assert_eq!(decoded(&bytes), Ok(vec![Event::Frame(Frame::Ping(2))]));
+}
+
+/// Blocks refer to what was sent long before, beside the dictionary, and cost less for it.
+#[test]
+fn compression_of_a_long_conversation() {
+    let (mut deflater, mut inflater) = (Deflater::new(), Inflater::default());
+    let mut sizes = Vec::new();
+    for i in 0..500_usize {
+        let block: Vec<u8> = match i % 4 {
+            0 => format!("accept-encoding streamtype {i} error port").into_bytes(),
+            1 => vec![i as u8; i % 40],
+            2 => (0..i * 50).map(|j| (j * j / 8) as u8).collect(),
+            _ => b"if-modified-since: if-none-match: a value that comes again and again".to_vec(),
+        };
+        let mut out = BytesMut::new();
+        deflater.deflate(&block, &mut out);
+        assert_eq!(inflater.inflate(&out, 100_000), Ok(block), "block {i}");
+        if i % 4 == 3 {
+            sizes.push(out.len());
+        }
+    }
+    assert!(sizes[0] < 68 && sizes[1] < sizes[0] && sizes[1] < 30, "{sizes:?}");
 }
 
 #[test]
