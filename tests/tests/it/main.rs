@@ -22,6 +22,7 @@ mod port_forward;
 mod processes;
 mod recovery;
 mod resources;
+mod seccomp;
 mod service;
 mod stream_faults;
 mod stream_masses;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         pods::TESTS,
         containers::TESTS,
         processes::TESTS,
+        seccomp::TESTS,
         resources::TESTS,
         volumes::TESTS,
         exec::TESTS,
