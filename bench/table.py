@@ -1,4 +1,13 @@
-"""Shows what bench/run has measured: a line a figure, a column a runtime."""
+#!/usr/bin/env python3
+"""Shows what bench/run has measured: a line a figure, a column a runtime.
+
+Run as a program, it writes the tables of the last run's exec, streams, logs and probes as docs/figures.md has them.
+"""
+
+import json
+from pathlib import Path
+
+NAMES = ("tripod", "containerd")
 
 
 def show(results):
@@ -50,4 +59,82 @@ def _rows(label, values):
 def _number(value):
     if value is None:
         return ""
-    return str(value) if isinstance(value, int) or abs(value) >= 1e4 else f"{value:.4g}"
+    return str(round(value)) if isinstance(value, int) or abs(value) >= 1e3 else f"{value:.3g}"
+
+
+def markdown(results):
+    for measure, make in (("exec", _exec), ("probes", _probes), ("streams", _streams), ("logs", _logs)):
+        taken = [results.get(name, {}).get(measure) for name in NAMES]
+        if all(taken):
+            make(*taken)
+            print()
+
+
+def _line(label, *cells):
+    print(f"| {label} | " + " | ".join(cells) + " |")
+
+
+def _head(*columns):
+    _line("", *columns)
+    print("|" + "---|" * (len(columns) + 1))
+
+
+def _times(one):
+    return f"{_number(one['median_ms'])} ({_number(one['p99_ms'])})"
+
+
+def _exec(tripod, containerd):
+    _head(*NAMES, "target")
+    for key, target in (("ExecSync", "2"), ("ExecSync, 16 at a time", ""), ("SPDY", "5"), ("WebSocket", "5")):
+        label = key if key.startswith("ExecSync") else f"streaming server, {key}"
+        _line(label, _times(tripod[key]), _times(containerd[key]), target)
+    key = "ExecSync, 16 at a time"
+    _line(f"{key}, a second", _number(tripod[key]["per_second"]), _number(containerd[key]["per_second"]), "")
+
+
+def _probes(tripod, containerd):
+    _head(*NAMES)
+    for label, key in (
+        ("probes done a second", "done_per_second"),
+        ("runtime and commands, % of a core", "runtime_percent"),
+        ("whole machine beyond idle and client, % of a core", "machine_percent"),
+        ("runtime and commands, ms of a core a probe", "runtime_ms_per_probe"),
+    ):
+        _line(label, _number(tripod[key]), _number(containerd[key]))
+    _line("time of a probe, ms", _times(tripod["time"]), _times(containerd["time"]))
+
+
+def _throughput(label, tripod, containerd):
+    runtimes = (tripod, containerd)
+    cells = [_number(one[key]) for key in ("mb_per_second", "runtime_cpu_s_per_gb") for one in runtimes]
+    _line(label, *cells)
+
+
+def _streams(tripod, containerd):
+    _head(*(f"{name}, {what}" for what in ("MB/s", "CPU s a GB") for name in NAMES))
+    for kind in ("exec out", "exec in", "port-forward out", "port-forward in"):
+        for transport in ("SPDY", "WebSocket"):
+            _throughput(f"{kind}, {transport}", tripod[transport][kind], containerd[transport][kind])
+    print()
+    _head(*NAMES)
+    for transport, kinds in tripod.items():
+        for kind, one in kinds.items() if isinstance(kinds, dict) else ():
+            if "median_ms" in one:
+                _line(f"{kind}, {transport}, ms", _times(one), _times(containerd[transport][kind]))
+
+
+def _logs(tripod, containerd):
+    _head(*(f"{name}, {what}" for what in ("MB/s", "CPU s a GB") for name in NAMES))
+    kinds = sorted((kind for kind in tripod if isinstance(tripod[kind], dict)), key=lambda kind: tripod[kind]["containers"])
+    for kind in kinds:
+        _throughput(kind, tripod[kind], containerd[kind])
+    print()
+    _head(*NAMES)
+    runtimes = (tripod, containerd)
+    _line("memory of the runtime, one container, MB", *(_number(one[kinds[0]]["peak_kb"] / 1e3) for one in runtimes))
+    _line("memory of the runtime, many, MB", *(_number(one[kinds[-1]]["peak_kb"] / 1e3) for one in runtimes))
+    _line("lines lost, all kinds", *(str(sum(one[kind]["lines_lost"] for kind in kinds)) for one in runtimes))
+
+
+if __name__ == "__main__":
+    markdown(json.loads((Path(__file__).parent / ".results" / "latest.json").read_text()))
