@@ -125,7 +125,8 @@ def _streams(tripod, containerd):
 
 def _logs(tripod, containerd):
     _head(*(f"{name}, {what}" for what in ("MB/s", "CPU s a GB") for name in NAMES))
-    kinds = sorted((kind for kind in tripod if isinstance(tripod[kind], dict)), key=lambda kind: tripod[kind]["containers"])
+    kinds = [kind for kind in tripod if isinstance(tripod[kind], dict)]
+    kinds.sort(key=lambda kind: tripod[kind]["containers"])
     for kind in kinds:
         _throughput(kind, tripod[kind], containerd[kind])
     print()
