@@ -153,7 +153,8 @@ fn made(info: &str) -> Option<Made> {
     let info: serde_json::Value = serde_json::from_str(info).ok()?;
     let config = info["config"].as_object()?;
     let is_set = |key: &str| config.get(key).and_then(serde_json::Value::as_bool).unwrap_or_default();
-    Some(Made { terminal: is_set("tty"), input: is_set("stdin") })
+    // Ours, and what runtimes say who keep the request as it came.
+    Some(Made { terminal: is_set("terminal") || is_set("tty"), input: is_set("stdin") })
 }
 
 /// The streams of a container have ended: so has the container, or the session alone.
@@ -207,6 +208,8 @@ mod tests {
         let info = r#"{"pid":7,"config":{"tty":true,"metadata":{"name":"web"}}}"#;
         assert_eq!(made(info), Some(Made { terminal: true, input: false }));
         assert_eq!(made(r#"{"config":{"stdin":true,"tty":false}}"#), Some(Made { terminal: false, input: true }));
+        let ours = r#"{"config":{"stdin":true,"stdin_once":false,"terminal":true}}"#;
+        assert_eq!(made(ours), Some(Made { terminal: true, input: true }));
         assert_eq!(made(r#"{"pid":7}"#), None);
         assert_eq!(made("no JSON"), None);
     }

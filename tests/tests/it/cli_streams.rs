@@ -21,6 +21,7 @@ tests![
     a_command_ends_with_its_session,
     sessions_say_that_the_daemon_was_restarted,
     an_attachment_ends_with_its_container,
+    a_terminal_is_attached_to_and_left,
     ports_lead_into_the_pod_across_a_restart,
     a_log_is_followed_across_renamings_and_a_restart,
 ];
@@ -74,6 +75,48 @@ async fn running(node: &mut Node, script: &str) -> (Cri, String) {
     (cri, id)
 }
 
+/// The program at a terminal of 99 columns and 33 rows, which says its exit code and then the modes of the terminal.
+struct Screen {
+    /// script (Debian: bsdutils) gives it one.
+    script: Child,
+    shown: String,
+}
+
+impl Screen {
+    fn start(arguments: &str) -> Self {
+        let program = env::var("TRIPOD_BIN").expect("the program under test");
+        let line = format!("stty rows 33 cols 99; {program} {arguments}; echo code $?; stty -a");
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--echo", "never", "--return", "--command", &line, "/dev/null"]);
+        command.kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self { script: command.spawn().expect("script (Debian: bsdutils)"), shown: String::new() }
+    }
+
+    async fn types(&mut self, keys: &[u8]) {
+        self.script.stdin.as_mut().unwrap().write_all(keys).await.unwrap();
+    }
+
+    /// Waits until a text was shown.
+    async fn sees(&mut self, text: &str) {
+        while !self.shown.contains(text) {
+            let more = tokio::time::timeout(LIMIT, self.more()).await;
+            assert!(more.is_ok_and(|read| read > 0), "{text:?} was not shown, but {:?}", self.shown);
+        }
+    }
+
+    /// Takes what is shown already.
+    async fn looks(&mut self) {
+        while tokio::time::timeout(Duration::from_millis(10), self.more()).await.is_ok_and(|read| read > 0) {}
+    }
+
+    async fn more(&mut self) -> usize {
+        let mut buffer = [0; 4096];
+        let read = self.script.stdout.as_mut().unwrap().read(&mut buffer).await.unwrap();
+        self.shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        read
+    }
+}
+
 async fn a_command_is_like_one_here(node: &mut Node) {
     let (_cri, id) = running(node, "sleep 1000").await;
     let (code, out, err) = run(&["exec", "web", "/bin/sh", "-c", "echo out; echo err >&2; exit 7"], b"").await;
@@ -86,50 +129,51 @@ async fn a_command_is_like_one_here(node: &mut Node) {
     assert!(code == 0 && out == data, "{} of {} bytes came back: {err}", out.len(), data.len());
     assert_eq!(run(&["exec", "web", "/bin/sh", "-c", "kill -9 $$"], b"").await.0, 137);
     let (code, _, err) = run(&["exec", "web", "no-such-program"], b"").await;
-    assert!(code >= 125 && err.contains("no-such-program"), "{code}: {err}");
+    assert!(code == 127 && err.contains("no-such-program"), "{code}: {err}");
     let (code, _, err) = run(&["exec", "nobody", "ls"], b"").await;
     assert!(code == 125 && err.contains("no container \"nobody\""), "{err}");
 }
 
 async fn a_command_has_a_terminal(node: &mut Node) {
     let (_cri, _) = running(node, "sleep 1000").await;
-    // script (Debian: bsdutils) gives this side one.
-    let program = env::var("TRIPOD_BIN").expect("the program under test");
-    let mut command = Command::new("script");
-    let line = format!("stty rows 33 cols 99; {program} exec -it web /bin/sh; echo code $?; stty -a");
-    command.args(["--quiet", "--echo", "never", "--return", "--command", &line, "/dev/null"]);
-    command.kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("script (Debian: bsdutils)");
-    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let mut shown = String::new();
-    let mut sees = async |text: &str| {
-        let read = async {
-            while !shown.contains(text) {
-                let mut buffer = [0; 4096];
-                let read = screen.read(&mut buffer).await.unwrap();
-                assert!(read > 0, "the terminal ended before {text:?}: {shown:?}");
-                shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
-            }
-        };
-        if tokio::time::timeout(LIMIT, read).await.is_err() {
-            panic!("{text:?} was not shown");
-        }
-    };
+    let mut screen = Screen::start("exec -it web /bin/sh");
     // The size comes right after the start.
-    keys.write_all(b"until [ \"$(stty size)\" = '33 99' ]; do usleep 10000; done; tty; echo si''ze\r").await.unwrap();
-    sees("/dev/pts/").await;
-    sees("size\r\n").await;
+    screen.types(b"until [ \"$(stty size)\" = '33 99' ]; do usleep 10000; done; tty; echo si''ze\r").await;
+    screen.sees("/dev/pts/").await;
+    screen.sees("size\r\n").await;
     // Ctrl-C is for the command there.
-    keys.write_all(b"sleep 4320 || true; echo inter''rupted\r").await.unwrap();
+    screen.types(b"sleep 4320 || true; echo inter''rupted\r").await;
     eventually("sleep", LIMIT, async || (!processes(&["sleep", "4320"]).is_empty()).then_some(())).await;
-    keys.write_all(b"\x03").await.unwrap();
-    keys.write_all(b"echo go''es on; exit 9\r").await.unwrap();
-    sees("goes on\r\n").await;
-    sees("code 9\r\n").await;
+    screen.types(b"\x03").await;
+    screen.types(b"echo go''es on; exit 9\r").await;
+    screen.sees("goes on\r\n").await;
+    screen.sees("code 9\r\n").await;
     // This terminal is as it was.
-    sees(" icanon").await;
-    sees(" echo ").await;
-    within("the end of the terminal", LIMIT, child.wait()).await.unwrap();
+    screen.sees(" icanon").await;
+    screen.sees(" echo ").await;
+}
+
+async fn a_terminal_is_attached_to_and_left(node: &mut Node) {
+    let mut config = shell("web", "while read line; do echo \"got $line in $(stty size)\"; done");
+    (config.stdin, config.tty) = (true, true);
+    let cri = node.ready().await;
+    let (_, id) = cri.run_in_pod(&host_pod("main"), &config).await.unwrap();
+    for word in ["one", "two"] {
+        let mut screen = Screen::start("attach -i web");
+        // What was said before was said to nobody: until the size is known here, it is asked for again.
+        let known = format!("got {word} in 33 99\r\n");
+        while !screen.shown.contains(&known) {
+            screen.types(format!("{word}\r").as_bytes()).await;
+            screen.sees(&format!("got {word}")).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            screen.looks().await;
+        }
+        screen.types(b"\x10\x11").await;
+        screen.sees("left web running").await;
+        screen.sees("code 0\r\n").await;
+        screen.sees(" icanon").await;
+    }
+    cri.stop(&id, 0).await.unwrap();
 }
 
 async fn a_command_ends_with_its_session(node: &mut Node) {
