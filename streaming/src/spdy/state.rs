@@ -278,6 +278,8 @@ impl State {
         self.signals.wakers.extend(entry.read_waker.take());
         let dropped = entry.inbox.clear();
         self.consumed(dropped);
+        // The peer may go on, into the void.
+        self.owe(stream, dropped);
         self.abandon(stream);
     }
 

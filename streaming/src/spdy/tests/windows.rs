@@ -176,6 +176,19 @@ async fn a_stalled_stream() {
     within(send).await.unwrap();
 }
 
+/// What was not read when its reader left is given back to the peer's window, too.
+#[tokio::test]
+async fn an_unread_rest_is_credited() {
+    let config = Config { inbox: 1000, ..Config::default() };
+    let (_connection, mut incoming, mut raw) = against(Role::Server, config, 1 << 20);
+    raw.send(syn(1)).await;
+    raw.data(1, &[1; 900], false).await;
+    raw.settled().await;
+    let (reader, _writer) = within(incoming.next()).await.unwrap().split();
+    drop(reader);
+    assert_eq!(update(&mut raw, 1).await, 900);
+}
+
 /// What lets us write may stand behind more data than we keep, so it must be reached.
 #[tokio::test]
 async fn an_update_behind_data() {
