@@ -1,7 +1,7 @@
 //! Another runtime in the daemon's place: it proves the tests and the clients, not the daemon.
 //!
-//! `TRIPOD_TESTS_PEER=containerd` chooses it, for those tests that another runtime can pass; `critest/build cri cni peer`
-//! makes it.
+//! `TRIPOD_TESTS_PEER=containerd` chooses it, for those tests that another runtime can pass; `critest/build cri cni
+//! peer` makes it.
 
 use std::{
     env, fs,

@@ -240,8 +240,8 @@ async fn a_command_has_what_its_container_has(node: &mut Node) {
     let compared = format!(
         "{compared} /proc/self/status >/tmp/own; {compared} /proc/1/status | cmp - /tmp/own; rm /tmp/own; \
          cmp /proc/self/cgroup /proc/1/cgroup; \
-         for n in mnt pid net ipc uts cgroup; do [ $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) ] || echo $n; \
-         done"
+         for n in mnt pid net ipc uts cgroup; do \
+         [ $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) ] || echo $n; done"
     );
     let compared = if peer::chosen() { "true" } else { &compared };
     let script = format!("echo $WORD; echo $FROM_IMAGE; pwd; id -u; {compared}; exec ls /proc/self/fd");

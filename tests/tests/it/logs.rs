@@ -97,8 +97,8 @@ async fn a_line_is_whole_however_it_comes(node: &mut Node) {
     let cri = node.ready().await;
     let config = host_pod("logs");
     let pod = cri.run_pod(&config).await.unwrap();
-    let script = "printf abc; sleep 0.3; printf 'def\\nghi'; sleep 0.3; echo; printf '1\\n2\\n3\\n'; printf one >&2; printf two; \
-                  sleep 0.2; echo >&2; echo";
+    let script = "printf abc; sleep 0.3; printf 'def\\nghi'; sleep 0.3; echo; printf '1\\n2\\n3\\n'; \
+                  printf one >&2; printf two; sleep 0.2; echo >&2; echo";
     let (_, text) = cri.outcome(&pod, &config, &shell("main", script)).await.unwrap();
     let mut lines: Vec<&str> = text.lines().collect();
     lines[5..].sort_unstable();
