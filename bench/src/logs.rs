@@ -165,7 +165,7 @@ fn workload(kind: Kind, seconds: f64, lines: u64, gate: &Path) -> Result<Workloa
 /// Waits until all containers have ended; gives the most memory that was seen on the way.
 async fn end(target: &Target, processes: &Processes, pods: &[Pod]) -> Result<u64, Failure> {
     let began = Instant::now();
-    let (mut peak, mut next) = (0, LOOK_AT_MEMORY / 2);
+    let (mut peak, mut next) = (0, Duration::ZERO);
     loop {
         tokio::time::sleep(LOOK).await;
         let state = v1::ContainerStateValue { state: v1::ContainerState::ContainerRunning.into() };
