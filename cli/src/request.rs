@@ -66,7 +66,10 @@ pub(crate) fn container(args: &RunArgs, name: &str, image_id: &str) -> Result<Co
         run_as_user,
         run_as_group,
         run_as_username,
-        seccomp: Some(SecurityProfile { profile_type: ProfileType::Unconfined.into(), ..SecurityProfile::default() }),
+        seccomp: Some(SecurityProfile {
+            profile_type: ProfileType::RuntimeDefault.into(),
+            ..SecurityProfile::default()
+        }),
         // What containers have no business with.
         masked_paths: if args.privileged { Vec::new() } else { MASKED.map(str::to_owned).to_vec() },
         readonly_paths: if args.privileged { Vec::new() } else { READ_ONLY.map(str::to_owned).to_vec() },

@@ -16,6 +16,7 @@ use tripod_cri_api::v1::{image_service_server::ImageServiceServer, runtime_servi
 use crate::{
     compose::{Parts, compose},
     config::Config,
+    deadline::Deadlines,
     image::ImageServer,
     notify::notify,
     open_files,
@@ -169,6 +170,7 @@ fn serve(
         .max_encoding_message_size(MAX_MESSAGE);
     Server::builder()
         .layer(Calls::new(metrics))
+        .layer(Deadlines)
         .add_service(runtime)
         .add_service(image)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until(stopped))

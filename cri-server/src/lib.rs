@@ -10,6 +10,7 @@ mod compose;
 pub mod config;
 mod convert;
 mod daemon;
+mod deadline;
 mod embedded;
 mod image;
 mod images;

@@ -17,7 +17,9 @@ const NOT_THE_COMMANDS: u8 = 125;
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let failed = match command {
-        Command::Operator(tripod_cli::Command::Run(_) | tripod_cli::Command::Exec(_)) => NOT_THE_COMMANDS.into(),
+        Command::Operator(
+            tripod_cli::Command::Run(_) | tripod_cli::Command::Exec(_) | tripod_cli::Command::Attach(_),
+        ) => NOT_THE_COMMANDS.into(),
         _ => ExitCode::FAILURE,
     };
     let outcome = tokio::runtime::Builder::new_multi_thread()

@@ -11,6 +11,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use http_body_util::Full;
+use hyper::{body::Bytes, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tonic::{
     Code, Request, Status,
@@ -20,8 +23,8 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 use tripod_cri_api::v1::{
-    GetEventsRequest, ListPodSandboxRequest, PodSandboxConfig, RunPodSandboxRequest, StatusRequest,
-    StreamPodSandboxesRequest, VersionRequest, runtime_service_client::RuntimeServiceClient,
+    GetEventsRequest, ImageSpec, ListPodSandboxRequest, PodSandboxConfig, PullImageRequest, RunPodSandboxRequest,
+    StatusRequest, StreamPodSandboxesRequest, VersionRequest, runtime_service_client::RuntimeServiceClient,
 };
 use tripod_cri_server::{Daemon, config::Config};
 
@@ -223,6 +226,37 @@ async fn figures_are_served_where_the_settings_say_so() {
         assert!(text.contains(line), "{line}: {text}");
     }
     daemon.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_is_over_is_answered_as_such() {
+    // A registry that takes connections and says nothing.
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/silent:1", registry.local_addr().unwrap());
+    let node = Node::start().await;
+    // A client without a clock of its own, which would answer before the server does.
+    let socket = tokio::net::UnixStream::connect(node.daemon.socket()).await.unwrap();
+    let (mut client, connection) =
+        http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let pull =
+        PullImageRequest { image: Some(ImageSpec { image, ..ImageSpec::default() }), ..PullImageRequest::default() };
+    let mut body = vec![0];
+    body.extend_from_slice(&u32::try_from(pull.encoded_len()).unwrap().to_be_bytes());
+    pull.encode(&mut body).unwrap();
+    for milliseconds in (1..100).rev() {
+        let request = hyper::Request::post("http://node/runtime.v1.ImageService/PullImage")
+            .header("content-type", "application/grpc")
+            .header("grpc-timeout", format!("{milliseconds}m"))
+            .body(Full::<Bytes>::from(body.clone()))
+            .unwrap();
+        let answer = client.send_request(request).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{milliseconds} ms: {status}");
+    }
+    drop(client);
+    connection.await.unwrap().unwrap();
+    node.daemon.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
