@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod chunk;
 mod client;
 mod command;
 mod config;

@@ -1,9 +1,6 @@
 //! One direction of a stream to the client, whatever carries it.
 
-use crate::{spdy, websocket};
-
-/// Bytes that are read from a process at a time.
-pub(crate) const CHUNK: usize = 64 << 10;
+use crate::{chunk::Chunk, spdy, websocket};
 
 /// A stream to the client.
 #[derive(Debug)]
@@ -11,6 +8,7 @@ pub(crate) struct Output {
     to: To,
     /// What is sent next, after what its carrier puts before it.
     buffer: Vec<u8>,
+    chunk: Chunk,
 }
 
 #[derive(Debug)]
@@ -26,15 +24,15 @@ enum To {
 
 impl Output {
     pub(crate) fn spdy(writer: spdy::Writer) -> Self {
-        Self { to: To::Spdy(writer), buffer: Vec::new() }
+        Self { to: To::Spdy(writer), buffer: Vec::new(), chunk: Chunk::new() }
     }
 
     pub(crate) fn websocket(sender: websocket::Sender, channel: u8) -> Self {
-        Self { to: To::WebSocket { sender, channel }, buffer: Vec::new() }
+        Self { to: To::WebSocket { sender, channel }, buffer: Vec::new(), chunk: Chunk::new() }
     }
 
     pub(crate) fn nowhere() -> Self {
-        Self { to: To::Nowhere, buffer: Vec::new() }
+        Self { to: To::Nowhere, buffer: Vec::new(), chunk: Chunk::new() }
     }
 
     /// An empty buffer: what is appended to it is sent next. It has room for a chunk.
@@ -43,8 +41,13 @@ impl Output {
         if let To::WebSocket { channel, .. } = &self.to {
             self.buffer.push(*channel);
         }
-        self.buffer.reserve(CHUNK);
+        self.buffer.reserve(self.chunk.size());
         &mut self.buffer
+    }
+
+    /// So much was read into the buffer; says whether it has more room from now on.
+    pub(crate) fn took(&mut self, length: usize) -> bool {
+        self.chunk.took(length)
     }
 
     /// Sends what was appended to the buffer. A client that hears no more gets no more.

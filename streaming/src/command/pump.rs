@@ -5,13 +5,18 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use rustix::{buffer::spare_capacity, fs::OFlags, io::Errno, pipe::fcntl_getpipe_size};
+use rustix::{
+    buffer::spare_capacity,
+    fs::OFlags,
+    io::Errno,
+    pipe::{fcntl_getpipe_size, fcntl_setpipe_size},
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::watch,
 };
 
-use crate::{idle::Idle, output::Output};
+use crate::{chunk::LARGEST, idle::Idle, output::Output};
 
 /// What a terminal or socket holds, at most; a pipe tells.
 const HELD: usize = 1 << 20;
@@ -73,8 +78,13 @@ pub(super) async fn over(ended: &mut watch::Receiver<bool>) {
 
 /// Reads a chunk. The end of a terminal is an error to the kernel.
 fn read(fd: &AsyncFd<OwnedFd>, output: &mut Output) -> io::Result<usize> {
-    match rustix::io::retry_on_intr(|| rustix::io::read(fd.as_fd(), spare_capacity(output.buffer()))) {
-        Err(Errno::IO) => Ok(0),
-        read => Ok(read?),
+    let length = match rustix::io::retry_on_intr(|| rustix::io::read(fd.as_fd(), spare_capacity(output.buffer()))) {
+        Err(Errno::IO) => 0,
+        read => read?,
+    };
+    if output.took(length) && fcntl_getpipe_size(fd).is_ok_and(|size| size < LARGEST) {
+        // A pipe that gives chunks of this size. One that may not grow stays as it is.
+        let _ = fcntl_setpipe_size(fd, LARGEST);
     }
+    Ok(length)
 }

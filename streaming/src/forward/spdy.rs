@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     Backend,
+    chunk::Chunk,
     control::{Control, keep_alive},
     idle::Idle,
-    output::CHUNK,
     spdy::{Config, Connection, GoAwayStatus, Headers, Reader, Role, Status, Stream, Writer},
 };
 
@@ -133,12 +133,18 @@ async fn exchange(tcp: &mut TcpStream, mut reader: Reader, mut writer: Writer, i
         to_pod.shutdown().await
     };
     let down = async {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        while from_pod.read_buf(&mut chunk).await? > 0 {
+        let (mut chunk, mut buffer) = (Chunk::new(), Vec::new());
+        loop {
+            buffer.reserve(chunk.size());
+            let length = from_pod.read_buf(&mut buffer).await?;
+            if length == 0 {
+                break;
+            }
+            chunk.took(length);
             idle.touch();
-            writer.write(&chunk).await.map_err(io::Error::other)?;
+            writer.write(&buffer).await.map_err(io::Error::other)?;
             idle.touch();
-            chunk.clear();
+            buffer.clear();
         }
         writer.finish().await.map_err(io::Error::other)
     };

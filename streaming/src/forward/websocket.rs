@@ -106,7 +106,8 @@ async fn serve(
 /// From a pod to the client.
 async fn copy(mut from_pod: OwnedReadHalf, mut output: Output, idle: &Idle) {
     // A connection that breaks has ended, too.
-    while from_pod.read_buf(output.buffer()).await.is_ok_and(|length| length > 0) {
+    while let Ok(length @ 1..) = from_pod.read_buf(output.buffer()).await {
+        output.took(length);
         idle.touch();
         output.send().await;
         idle.touch();

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// The most that one frame carries: streams take turns frame by frame.
-const MAX_PAYLOAD: usize = 64 << 10;
+const MAX_PAYLOAD: usize = 256 << 10;
 /// Answers are added to what waits to be sent only below this size, so that it has a bound.
 const PENDING: usize = 64 << 10;
 
