@@ -9,6 +9,7 @@ JSON. Nothing of the library is changed.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import sys
@@ -101,7 +102,9 @@ def forward(arguments):
     for port in arguments.port:
         socket, output = connection.socket(port), Output()
         socket.settimeout(LIMIT)
-        socket.sendall(data)
+        with contextlib.suppress(BrokenPipeError):
+            # Where nobody listens there is an error to be read instead.
+            socket.sendall(data)
         while arguments.want is None or output.bytes < arguments.want:
             part = socket.recv(CHUNK)
             if not part:

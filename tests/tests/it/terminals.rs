@@ -50,7 +50,8 @@ async fn keys_are_signals(node: &mut Node) {
     let (cri, id) = running(node).await;
     for transport in transports() {
         for (key, code) in [("\x03", 130), ("\x1c", 131)] {
-            let script = "echo ready; exec sleep 1000";
+            // A shell may swallow what comes between its words and those of the program that it becomes.
+            let script = "trap 'exit 130' INT; trap 'exit 131' QUIT; echo ready; while :; do usleep 20000; done";
             let url = cri.exec_url(&id, &["/bin/sh", "-c", script], Wanted::TERMINAL).await.unwrap();
             let mut session = Client::new(transport, Wanted::TERMINAL).start(&url);
             session.read_until("ready").await;
