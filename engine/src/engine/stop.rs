@@ -78,8 +78,8 @@ impl Engine {
         if !grace.is_zero() {
             operation.stage("grace");
             let stop_signal = container.plan().stop_signal;
-            signal(stop_signal).await?;
             let mut deaf = !catches(pid, stop_signal);
+            signal(stop_signal).await?;
             let mut pause = FIRST_LOOK;
             let mut deadline = container.deadline.subscribe();
             loop {
@@ -115,8 +115,8 @@ impl Engine {
 /// Whether a process has a handler for a signal; yes if it cannot be told.
 ///
 /// The kernel drops a signal to the first process of a PID namespace that has none. A program that is stopped right after
-/// its start has not come to that yet: the signal is sent again once it has. It is asked after sending, so that
-/// one that was delivered is not repeated.
+/// its start has not come to that yet: the signal is sent again once it has. It is asked before sending: a handler that
+/// comes just between may be called twice, where a signal lost for good would cost the whole grace.
 fn catches(pid: i32, signal: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| caught(&status, signal))
 }
