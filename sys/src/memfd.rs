@@ -7,7 +7,13 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
+    io::Errno,
+};
+
+/// How often a busy file is tried again.
+const PATIENCE: u32 = 40;
 
 /// Puts `bytes` into a new, executable memory file and seals it against every change. Closed on exec.
 pub fn seal(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
@@ -16,7 +22,16 @@ pub fn seal(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let fd = memfd_create(name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(name, flags))?;
     let mut file = File::from(fd);
     file.write_all(bytes)?;
-    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    for _ in 0..PATIENCE {
+        match fcntl_add_seals(&file, seals) {
+            // Somebody else of the kernel (reclaim, compaction) holds one of the pages for a moment. The call has
+            // waited for it already, 150 ms.
+            Err(Errno::BUSY) => {}
+            result => return result.map(|()| file.into()).map_err(io::Error::from),
+        }
+    }
+    fcntl_add_seals(&file, seals)?;
     Ok(file.into())
 }
 
