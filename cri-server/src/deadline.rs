@@ -1,7 +1,8 @@
 //! A layer around all services: a call whose client has set a deadline is answered with DEADLINE_EXCEEDED when that is
 //! over. Left to itself the server answers CANCELLED then, in a race with the client's own clock.
 //!
-//! Only the waiting ends: operations belong to the engine and run on.
+//! Only the waiting ends: operations belong to the engine and run on. A command of ExecSync is killed, as whenever nobody
+//! waits for it any more.
 
 use std::{
     pin::Pin,
@@ -56,7 +57,8 @@ where
         Box::pin(async move {
             let Some(limit) = limit else { return answer.await };
             tokio::time::timeout(limit.saturating_sub(HEADSTART), answer).await.unwrap_or_else(|_| {
-                let message = format!("the client's deadline of {limit:?} is over; what was begun goes on");
+                let message =
+                    format!("the client's deadline of {limit:?} is over; look at the status before you try again");
                 Ok(Status::deadline_exceeded(message).into_http())
             })
         })

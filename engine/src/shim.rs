@@ -114,6 +114,7 @@ impl Shim {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         lock(&self.shared.answers).insert(id, answer);
+        let _waiting = Waiting { shared: &self.shared, id };
         let exchange = async {
             let bytes = frame::encode(&ToShim { id, request }, fds.len()).map_err(|error| {
                 Error::with(Kind::InvalidArgument, format!("encode a request to pod {}", self.pod), error)
@@ -122,7 +123,6 @@ impl Shim {
             answered.await.map_err(|_| self.lost(None))
         };
         let outcome = tokio::time::timeout(limit, exchange).await;
-        lock(&self.shared.answers).remove(&id);
         match outcome {
             Ok(Ok((result, fds))) => Ok((result.map_err(|failure| refused(&failure))?, fds)),
             Ok(Err(error)) => Err(error),
@@ -163,6 +163,18 @@ impl Shim {
             Some(error) => Error::with(Kind::Unavailable, message, error),
             None => Error::new(Kind::Unavailable, message),
         }
+    }
+}
+
+/// A request that somebody waits for, until he has his answer or goes away.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    id: RequestId,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.answers).remove(&self.id);
     }
 }
 

@@ -21,7 +21,7 @@ impl Runtime {
         if command.is_empty() || command.iter().any(|argument| argument.contains('\0')) {
             return Err(Wrong::new("cmd", "must name a program, and hold no NUL character").of(object()).into());
         }
-        let (container, _) = self.engine.check_session(&container_id).map_err(status)?;
+        let container = self.engine.check_session(&container_id).map_err(status)?;
         let url = self.streaming.exec_url(streaming::ExecRequest { container, command, streams });
         Ok(ExecResponse { url: url.map_err(no_url)? })
     }
@@ -30,7 +30,7 @@ impl Runtime {
         let AttachRequest { container_id, stdin, tty, stdout, stderr } = request;
         let streams = streams(Streams { stdin, stdout, stderr, terminal: tty })
             .map_err(|wrong| wrong.of(format!("attach to container {container_id}")))?;
-        let (container, _) = self.engine.check_session(&container_id).map_err(status)?;
+        let container = self.engine.check_session(&container_id).map_err(status)?;
         let url = self.streaming.attach_url(streaming::AttachRequest { container, streams });
         Ok(AttachResponse { url: url.map_err(no_url)? })
     }

@@ -64,11 +64,11 @@ impl fmt::Debug for Session {
 }
 
 impl Engine {
-    /// Checks that clients can be connected to a container; gives its full ID and whether it has a terminal.
-    pub fn check_session(&self, id: &str) -> Result<(String, bool)> {
+    /// Checks that clients can be connected to a container; gives its full ID.
+    pub fn check_session(&self, id: &str) -> Result<String> {
         let container = self.index.container(id)?;
         container.record().running("connect to")?;
-        Ok((container.id.to_string(), container.plan().process.terminal))
+        Ok(container.id.to_string())
     }
 
     /// Checks that clients can be connected to a pod's ports; gives its full ID.

@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_secs(5);
 
 /// A container whose first process reaps orphans.
-async fn running(node: &mut Node) -> (Cri, String) {
+pub(crate) async fn running(node: &mut Node) -> (Cri, String) {
     let cri = node.ready().await;
     let (_, id) = cri.run_in_pod(&host_pod("main"), &shell("main", "while :; do sleep 0.2; done")).await.unwrap();
     // The first command makes what is kept for all.

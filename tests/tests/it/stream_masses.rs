@@ -3,24 +3,14 @@
 use std::time::Duration;
 
 use tripod_tests::{
-    Client, Cri, Many, Node, Wanted, eventually, host_pod, processes, shell, tests, threads, transports,
+    Client, Many, Node, Wanted, eventually, processes, tests, threads, transports,
 };
+
+use crate::stream_faults::running;
 
 tests![five_hundred_sessions_at_once, two_thousand_sessions_one_after_the_other];
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A container whose first process reaps orphans.
-async fn running(node: &mut Node) -> (Cri, String) {
-    let cri = node.ready().await;
-    let (_, id) = cri.run_in_pod(&host_pod("main"), &shell("main", "while :; do sleep 0.2; done")).await.unwrap();
-    // The first command makes what is kept for all.
-    for transport in transports() {
-        let url = cri.exec_url(&id, &["/bin/true"], Wanted::ALL).await.unwrap();
-        assert_eq!(Client::new(transport, Wanted::ALL).run(&url, b"").await.code, 0);
-    }
-    (cri, id)
-}
 
 async fn five_hundred_sessions_at_once(node: &mut Node) {
     let (cri, id) = running(node).await;

@@ -249,17 +249,27 @@ fn agree(rules: &Rules, calls: &[(Arch, u32, [u64; 6])], native: Arch) -> Result
     Ok(())
 }
 
-/// The library loses rules where one call has several that compare one argument: of `a < 2^32` and `a < 1` only the
-/// second is left. So it is asked only where each call has one rule on each argument, or all are about equality.
+/// Whether the library can be asked. It loses rules
+///
+/// * where one call has several that compare one argument: of `a < 2^32` and `a < 1` only the second is left. So each
+///   call must have one rule on each argument, or all must be about equality;
+/// * where an architecture lacks a call that is named without conditions, and all that it has are named with some.
 fn simple(rules: &Rules) -> bool {
-    NAMES.iter().all(|name| {
-        let named = rules.rules.iter().filter(|rule| rule.names[0] == *name);
+    let rules: Vec<_> = rules.rules.iter().filter(|rule| rule.action != rules.default).collect();
+    let compares_once = NAMES.iter().all(|name| {
+        let named = rules.iter().filter(|rule| rule.names[0] == *name);
         let conditions: Vec<_> = named.flat_map(|rule| &rule.conditions).collect();
         let mut arguments: Vec<_> = conditions.iter().map(|condition| condition.index).collect();
         arguments.sort_unstable();
         arguments.dedup();
         arguments.len() == conditions.len() || conditions.iter().all(|condition| condition.op == Op::Eq)
-    })
+    });
+    compares_once
+        && Arch::ALL.iter().all(|arch| {
+            let always = || rules.iter().filter(|rule| rule.conditions.is_empty());
+            let has = |rule: &&&Rule| arch.number(&rule.names[0]).is_some();
+            always().all(|rule| has(&rule)) || always().any(|rule| has(&rule))
+        })
 }
 
 /// What rules say, in plain words.
