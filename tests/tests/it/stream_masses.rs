@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use tripod_tests::{
-    Client, Many, Node, Wanted, eventually, processes, tests, threads, transports,
-};
+use tripod_tests::{Many, Node, Wanted, eventually, processes, tests, threads, transports};
 
 use crate::stream_faults::running;
 
