@@ -424,6 +424,9 @@ pub struct InspectArgs {
     pub connection: Connection,
     /// Container, pod or image
     pub object: String,
+    /// Show a container as an OCI runtime specification (config.json)
+    #[arg(long)]
+    pub spec: bool,
 }
 
 /// Arguments of `stats`.

@@ -9,6 +9,10 @@ use crate::{CliError, Client, args::InspectArgs, client::Object, show::time};
 
 pub(crate) async fn command(args: InspectArgs) -> Result<ExitCode, CliError> {
     let mut client = Client::connect(&args.connection.socket).await?;
+    if args.spec {
+        println!("{:#}", spec(&mut client, &args.object).await?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let found = match client.object(&args.object).await {
         Ok(Object::Container(container)) => self::container(&mut client, container.id).await?,
         Ok(Object::Pod(pod)) => self::pod(&mut client, pod.id).await?,
@@ -17,6 +21,22 @@ pub(crate) async fn command(args: InspectArgs) -> Result<ExitCode, CliError> {
     };
     println!("{found:#}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the daemon has the specification among its details, under the name that others use too.
+const SPEC: &str = "runtimeSpec";
+
+async fn spec(client: &mut Client, object: &str) -> Result<Value, CliError> {
+    let Object::Container(container) = client.object(object).await? else {
+        return Err(CliError::NotFound(format!("{object:?} is a pod: only a container has a specification")));
+    };
+    let step = format!("inspect container {}", container.id);
+    let request = ContainerStatusRequest { container_id: container.id, verbose: true };
+    let answer = client.runtime.container_status(request).await.map_err(CliError::call(step))?.into_inner();
+    match info(answer.info).get_mut(SPEC) {
+        Some(spec) => Ok(spec.take()),
+        None => Err(CliError::NotFound(format!("the daemon does not tell the specification of {object:?}"))),
+    }
 }
 
 async fn container(client: &mut Client, id: String) -> Result<Value, CliError> {
@@ -48,8 +68,16 @@ async fn container(client: &mut Client, id: String) -> Result<Value, CliError> {
             "log_path": status.log_path,
             "user": { "uid": user.uid, "gid": user.gid, "supplemental_groups": user.supplemental_groups },
         },
-        "info": info(answer.info),
+        "info": without_spec(info(answer.info)),
     }))
+}
+
+/// It is as long as all the rest, and says nothing else.
+fn without_spec(mut info: Value) -> Value {
+    if let Some(members) = info.as_object_mut() {
+        members.remove(SPEC);
+    }
+    info
 }
 
 async fn pod(client: &mut Client, id: String) -> Result<Value, CliError> {

@@ -158,7 +158,7 @@ impl RuntimeService for Runtime {
         request: Request<v1::ContainerStatusRequest>,
     ) -> Reply<v1::ContainerStatusResponse> {
         let request = request.into_inner();
-        self.container_status(&request).map(Response::new)
+        self.container_status(&request).await.map(Response::new)
     }
 
     async fn update_container_resources(

@@ -12,6 +12,7 @@ mod lifecycle;
 mod pods;
 mod recover;
 mod session;
+mod spec;
 mod stop;
 mod usage;
 

@@ -13,6 +13,7 @@ pub mod plugin;
 mod record;
 mod records;
 pub mod shim;
+pub mod spec;
 mod undo;
 pub mod usage;
 

@@ -94,6 +94,11 @@ pub trait Isolator: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Adds to the OCI runtime specification of a container what its plan has only in the kernel's own form.
+    async fn spec(&self, _config: &ContainerConfig, _plan: &LaunchPlan, _spec: &mut serde_json::Value) -> Result<()> {
+        Ok(())
+    }
+
     /// Changes the limits of a container; all or nothing. `plan` has the limits that hold now; it is the caller's to
     /// store the new ones. `running` is false for a container that was not started.
     async fn update(&self, _plan: &LaunchPlan, _new: &Resources, _running: bool) -> Result<()> {
@@ -201,6 +206,11 @@ pub struct Task {
 pub trait Launcher: fmt::Debug + Send + Sync {
     /// One word; RuntimeClass handlers name it in the configuration.
     fn name(&self) -> &'static str;
+
+    /// The folder from which it makes a container, if it uses the OCI runtime specification.
+    fn bundle(&self, _container: &ContainerId) -> Option<PathBuf> {
+        None
+    }
 
     /// Starts a container in a pod. When it fails nothing of it is left.
     async fn launch(&self, shim: &Shim, plan: &LaunchPlan, rootfs: RootFs, volumes: Vec<OwnedFd>) -> Result<Task>;

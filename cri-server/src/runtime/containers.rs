@@ -65,11 +65,14 @@ impl Runtime {
         Ok(meant.map(|container| convert::container_item(container)).collect())
     }
 
-    pub(super) fn container_status(&self, request: &ContainerStatusRequest) -> Result<ContainerStatusResponse, Status> {
+    pub(super) async fn container_status(
+        &self,
+        request: &ContainerStatusRequest,
+    ) -> Result<ContainerStatusResponse, Status> {
         let container = self.engine.container(&request.container_id).map_err(status)?;
         Ok(ContainerStatusResponse {
             status: Some(convert::container_status(&container)),
-            info: if request.verbose { self.info(&container) } else { HashMap::new() },
+            info: if request.verbose { self.info(&container).await } else { HashMap::new() },
         })
     }
 
@@ -98,17 +101,22 @@ impl Runtime {
         Ok(ReopenContainerLogResponse {})
     }
 
-    /// Details for people: the PID that tools look for, what was asked for, and the plan that came of it.
-    fn info(&self, container: &ContainerRecord) -> HashMap<String, String> {
+    /// Details for people: the PID that tools look for, what was asked for, and what came of it: the plan, and the same
+    /// as an OCI runtime specification.
+    async fn info(&self, container: &ContainerRecord) -> HashMap<String, String> {
         let pid = match container.state {
             ContainerState::Running { pid, .. } => pid,
             _ => 0,
         };
+        // A profile may have been removed since; that is no reason to say nothing.
+        let spec = self.engine.spec(container.id.as_str()).await;
+        let spec = spec.unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }));
         let info = serde_json::json!({
             "sandboxID": container.pod,
             "pid": pid,
             "config": container.config,
             "plan": self.engine.plan(container.id.as_str()).ok(),
+            "runtimeSpec": spec,
         });
         HashMap::from([("info".to_owned(), info.to_string())])
     }

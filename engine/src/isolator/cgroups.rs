@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use tripod_shim_protocol::{CgroupPlan, LaunchPlan, Resources};
 
 use crate::{
-    ContainerId, PodConfig, Result,
+    ContainerConfig, ContainerId, PodConfig, Result,
     plugin::{ContainerContext, Isolator, IsolatorStatus, Known, Limitation, PodContext, PodSetup},
     usage::Usage,
 };
@@ -170,6 +170,18 @@ impl Isolator for Cgroups {
         let parent = parent(container.pod.config).map_err(CgroupError::outward)?;
         plan.cgroups = self.plan(parent.as_deref(), container.id, &resources);
         plan.resources = resources;
+        Ok(())
+    }
+
+    async fn spec(&self, _config: &ContainerConfig, plan: &LaunchPlan, spec: &mut serde_json::Value) -> Result<()> {
+        // Runtimes put it below the mount of each tree, so what is below it must be the same in all: it is.
+        let place = plan.cgroups.dirs.iter().find_map(|dir| {
+            let below = dir.strip_prefix(&self.host.tree_of(dir)?.mount).ok()?;
+            Some(Path::new("/").join(below))
+        });
+        if let Some(place) = place {
+            spec["linux"]["cgroupsPath"] = serde_json::json!(place);
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod compile;
 mod default;
 mod profile;
 mod rules;
+mod spec;
 
 use std::{
     collections::BTreeSet,
@@ -31,7 +32,7 @@ use self::{
 };
 use super::{blocking, invalid};
 use crate::{
-    Error, Kind, Result, SeccompProfile,
+    ContainerConfig, Error, Kind, Result, SeccompProfile,
     plugin::{ContainerContext, Isolator, IsolatorStatus},
 };
 
@@ -100,6 +101,18 @@ impl Seccomp {
     }
 }
 
+impl Seccomp {
+    /// The rules of a profile other than Unconfined, for those who want to read them.
+    async fn rules(&self, wanted: &SeccompProfile, capabilities: u64) -> Result<Rules> {
+        let situation = Situation { capabilities, native: Arch::NATIVE, kernel: self.kernel.version };
+        match wanted {
+            SeccompProfile::Localhost(path) => profile::parse(&read(path).await?, situation)
+                .map_err(|error| Error::with(Kind::InvalidArgument, format!("seccomp profile {wanted}"), error)),
+            _ => Ok(default::rules(capabilities & default::relevant(), Arch::NATIVE)),
+        }
+    }
+}
+
 impl Default for Seccomp {
     fn default() -> Self {
         Self::new()
@@ -118,8 +131,7 @@ impl Isolator for Seccomp {
         if security.privileged {
             return Ok(());
         }
-        let bounding = plan.process.capabilities.bounding.iter().fold(0, |bits, number| bits | 1u64 << (number & 63));
-        let Some(compiled) = self.compiled(&security.seccomp, bounding).await? else { return Ok(()) };
+        let Some(compiled) = self.compiled(&security.seccomp, bounding(plan)).await? else { return Ok(()) };
         plan.process.seccomp = Some(SeccompFilter {
             program: compiled.program,
             log: compiled.flags.log,
@@ -137,6 +149,14 @@ impl Isolator for Seccomp {
         Ok(())
     }
 
+    async fn spec(&self, config: &ContainerConfig, plan: &LaunchPlan, spec: &mut serde_json::Value) -> Result<()> {
+        let wanted = &config.security.seccomp;
+        if plan.process.seccomp.is_some() {
+            spec["linux"]["seccomp"] = spec::of(&self.rules(wanted, bounding(plan)).await?);
+        }
+        Ok(())
+    }
+
     async fn status(&self) -> IsolatorStatus {
         let actions: Vec<_> = self.kernel.actions.iter().map(String::as_str).collect();
         let text = match actions.is_empty() {
@@ -145,6 +165,11 @@ impl Isolator for Seccomp {
         };
         IsolatorStatus { not_ready: None, details: vec![("seccomp".to_owned(), text)] }
     }
+}
+
+/// The capabilities on which profiles depend, a bit each.
+fn bounding(plan: &LaunchPlan) -> u64 {
+    plan.process.capabilities.bounding.iter().fold(0, |bits, number| bits | 1u64 << (number & 63))
 }
 
 /// A profile's text. The path is a user's: it may be anything, on anything.
