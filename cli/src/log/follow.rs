@@ -55,8 +55,12 @@ impl Follower {
     pub(super) fn begin(&mut self, last: Option<usize>, sink: &mut Sink) -> io::Result<()> {
         // Opened before the others are looked for: whatever is renamed from now on is this one, or comes after it.
         self.file = self.open()?;
-        let here = self.file.as_ref().map(|open| open.inode);
         let mut before = segments::before(&self.path)?;
+        if self.file.is_none() {
+            // Renamed, and not made anew yet: the newest is the one that is still written to.
+            self.file = before.last().map_or(Ok(None), Open::segment)?;
+        }
+        let here = self.file.as_ref().map(|open| open.inode);
         before.retain(|segment| Some(segment.inode) != here && self.printer.window().reaches(segment.written));
         let Some(wanted) = last else {
             return before.iter().try_for_each(|segment| self.show_segment(segment, sink));
@@ -106,7 +110,7 @@ impl Follower {
 
     fn open(&self) -> io::Result<Option<Open>> {
         match File::open(&self.path) {
-            Ok(file) => Ok(Some(Open { inode: segments::inode(&file)?, file, offset: 0 })),
+            Ok(file) => Open::new(file).map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -141,6 +145,19 @@ impl Follower {
     fn show_all(&mut self, from: &mut dyn Read, sink: &mut Sink) -> io::Result<()> {
         feed(&mut self.printer, &mut self.chunk, from, sink)?;
         self.printer.end_of_file(sink)
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(file: File) -> io::Result<Self> {
+        Ok(Self { inode: segments::inode(&file)?, file, offset: 0 })
+    }
+
+    /// A file that was renamed, unless it is packed or gone: nobody writes to it any more then.
+    fn segment(segment: &Segment) -> io::Result<Option<Self>> {
+        segment.plain().map(Self::new).transpose()
     }
 }
 

@@ -106,6 +106,21 @@ fn a_renamed_log_is_followed_without_a_hole() {
 }
 
 #[test]
+fn a_log_that_has_no_file_of_its_name_just_now_is_followed() {
+    let mut log = Log::new();
+    append(&log.path(), "t stdout F a\n");
+    log.rename(1);
+    append(&log.path(), "t stdout F b\n");
+    let renamed = log.rename(2);
+    let mut follower = Follower::new(log.path());
+    follower.begin(None, &mut log.sink).unwrap();
+    assert_eq!(log.shown(&mut follower), "a\nb\n");
+    append(&renamed, "t stdout F c\n");
+    append(&log.path(), "t stdout F d\n");
+    assert_eq!(log.shown(&mut follower), "c\nd\n");
+}
+
+#[test]
 fn renamed_files_belong_to_the_log() {
     let mut log = Log::new();
     for (day, lines) in [(1, "a\nt stdout F b"), (2, "c\nt stdout F d"), (3, "e\nt stdout P f")] {
