@@ -47,4 +47,4 @@ pub use runner::{Test, run};
 pub use server::Server;
 pub use streams::Wanted;
 pub use tree::{Tree, busybox};
-pub use wait::{eventually, within};
+pub use wait::{eventually, patient, within};

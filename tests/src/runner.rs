@@ -12,7 +12,7 @@ use std::{
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::{Node, cgroup, isolation, programs, programs::Programs, server};
+use crate::{Node, cgroup, isolation, patient, programs, programs::Programs, server};
 
 /// Begin of the names of cgroups and folders of a run; its process ID follows.
 const PREFIX: &str = "tripod-tests";
@@ -150,7 +150,7 @@ impl Outside {
         let tail = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
         let how = match ended {
             Some(status) => format!("it failed ({status})"),
-            None => format!("it was killed after {LIMIT:?}"),
+            None => format!("it was killed after {:?}", patient(LIMIT)),
         };
         Failed::from(format!("{how}; logs are in {}\n{output}\n--- end of the daemon's log\n{tail}", kept.display()))
     }
@@ -175,7 +175,7 @@ fn start(test: &Test, group: &str, folder: &Path, output: &Path, programs: &Prog
 
 /// Waits for a test, and kills it after the limit: its death takes PID 1 of the node along, and that every process.
 fn wait(mut child: Child) -> Option<ExitStatus> {
-    let until = Instant::now() + LIMIT;
+    let until = Instant::now() + patient(LIMIT);
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),

@@ -1,0 +1,64 @@
+"""What a run takes along: the programs that this machine has built, and the parts of the checkout that tests read."""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from . import REPO, Failed, disks
+
+from kit import daemon, images, programs, python
+
+# Under emulation nothing is as fast as the tests are used to.
+_PATIENCE = "6"
+
+
+def fill(arguments, folder, disk):
+    """Builds what is missing, and makes the disk that is handed in."""
+    tripod = daemon.tripod_program(arguments.tripod)
+    shim = Path(arguments.shim) if arguments.shim else tripod.with_name("tripod-shim")
+    programs.ensure("cri")
+    programs.ensure("cni")
+    programs.ensure("clients")
+    python.ensure()
+    storage = images.ensure()
+    hand_in = disks.HandIn(folder)
+    hand_in.program(tripod, "tripod")
+    hand_in.program(shim, "tripod-shim")
+    tests = _integration_tests(arguments.cargo)
+    hand_in.program(tests, "it")
+    for name in ("crictl", "critest"):
+        (hand_in.folder / "bin" / name).symlink_to(programs.BIN / name)
+    build = programs.BUILD.relative_to(REPO)
+    # critest's runner finds everything built and fetches nothing.
+    hand_in.repo(
+        "scripts", "tests/vm/guest", "tests/clients", *_besides_build("critest"), *arguments.file,
+        *(build / "bin" / name for name in ("crictl", "critest", "streamclient", "cni")),
+        *(path.relative_to(REPO) for path in programs.BUILD.glob("*.stamp")),
+        storage.relative_to(REPO), *(path.relative_to(REPO) for path in python.VENV.glob("lib/*/site-packages")),
+    )
+    # TARGET/PROFILE/deps/it-HASH
+    kept = tests.parent.parent.parent / "tmp" / "logs"
+    hand_in.job(arguments.command, arguments.limit, kept, {
+        "TRIPOD_BIN": "/hand-in/bin/tripod", "TRIPOD_SHIM": "/hand-in/bin/tripod-shim",
+        "TRIPOD_CNI_BIN": programs.CNI_BIN, "TRIPOD_TESTS_PATIENCE": _PATIENCE,
+    })
+    hand_in.disk(disk)
+
+
+def _besides_build(folder):
+    return [path.relative_to(REPO) for path in (REPO / folder).iterdir() if not path.name.startswith((".", "__"))]
+
+
+def _integration_tests(arguments):
+    """Builds the program of the integration tests, as the tests do themselves, and gives its path."""
+    command = [os.environ.get("CARGO", "cargo"), "test", *shlex.split(arguments), "--no-run", "--message-format=json"]
+    done = subprocess.run(command, cwd=REPO, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    if done.returncode != 0:
+        raise Failed(f"{shlex.join(command)} failed: its errors are above")
+    for line in done.stdout.splitlines():
+        message = json.loads(line) if line.startswith("{") else {}
+        if message.get("executable") and message["target"]["name"] == "it" and message["profile"]["test"]:
+            return Path(message["executable"])
+    raise Failed(f"{shlex.join(command)} built no program named `it`")
