@@ -92,6 +92,9 @@ def main():
     if os.geteuid() != 0:
         raise Failed("the tests start real containers: run them as root")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Shells start what runs in the background with these ignored, which programs inherit; tests send them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     processes.adopt_orphans()
     LOGS.mkdir(parents=True, exist_ok=True)
     # A short path: sockets below it have 108 bytes for theirs. Containers' users must get through.
@@ -172,11 +175,12 @@ def run(stage, temporary):
 
 
 def excerpt(text):
-    """What cargo and rustc say about failures; of other programs the end."""
+    """Which tests failed, and what cargo and rustc say about it; of other programs the end."""
+    names = re.findall(r"^test .* FAILED$", text, re.MULTILINE)
     failures = re.findall(r"^failures:\n(.*?)^test result: FAILED", text, re.MULTILINE | re.DOTALL)
     errors = re.findall(r"^error(?:\[E\d+\])?: .*\n(?: .*\n)*", text, re.MULTILINE)
     lines = [line for part in failures or errors for line in part.splitlines() if line]
-    return lines[:SHOWN_LINES] or text.splitlines()[-SHOWN_LINES:]
+    return (names + lines)[:SHOWN_LINES] or text.splitlines()[-SHOWN_LINES:]
 
 
 def leftovers(temporary):
