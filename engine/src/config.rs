@@ -219,6 +219,20 @@ pub struct VolumeMount {
     pub selinux_relabel: bool,
     /// Propagation.
     pub propagation: Option<Propagation>,
+    /// What may not be done with what lies in it.
+    pub options: MountOptions,
+}
+
+/// Restrictions of a volume, for it and all that is mounted below.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountOptions {
+    /// Programs do not get the rights of their files' owners, or file capabilities.
+    pub nosuid: bool,
+    /// Device nodes lead nowhere.
+    pub nodev: bool,
+    /// Nothing can be executed.
+    pub noexec: bool,
 }
 
 /// An image that is mounted as a volume.

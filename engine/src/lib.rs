@@ -19,7 +19,7 @@ pub mod usage;
 
 pub use config::{
     ContainerConfig, ContainerImage, ContainerPid, DeviceRequest, DnsConfig, GroupsPolicy, ImageConfig, ImageVolume,
-    Map, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol, SeccompProfile, Security, VolumeMount,
+    Map, MountOptions, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol, SeccompProfile, Security, VolumeMount,
 };
 pub use engine::{
     ContainerUsage, Engine, EngineOptions, EngineStatus, ExecOutput, Plugins, Session, SessionEnd, SessionStreams,

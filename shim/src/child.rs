@@ -8,6 +8,7 @@ mod devices;
 mod identity;
 mod masks;
 mod mounts;
+mod place;
 mod process;
 mod program;
 mod seccomp;
@@ -22,6 +23,7 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags},
+    process::{DumpableBehavior, set_dumpable_behavior},
     thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces},
 };
 use tripod_shim_protocol::{CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, LaunchPlan, ProcessPlan};
@@ -105,6 +107,7 @@ pub(crate) fn exec(exec: Exec<'_>, mut reporter: Reporter) -> i32 {
 fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
     let Container { plan, pod, rootfs, detached, stdio } = container;
     reporter.mark("clone");
+    hide_from_tracers();
     rustix::process::umask(Mode::empty());
     process::set_oom_score(&plan.process)?;
     Doors::open(&plan.cgroups)?.enter(&plan.cgroups)?;
@@ -143,6 +146,7 @@ fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Re
 
 fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
     reporter.mark("clone");
+    hide_from_tracers();
     rustix::process::umask(Mode::empty());
     process::set_oom_score(exec.process)?;
     exec.doors.enter(exec.cgroups)?;
@@ -163,6 +167,13 @@ fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a
         }
     };
     Ok(Ready { process: exec.process, stdio, listener })
+}
+
+/// Until the program is executed, whose own this is again: what can be seen of a process through `/proc/PID` is for root
+/// of the host alone, even when it has become a user of the container (CVE-2016-9962).
+fn hide_from_tracers() {
+    // Cannot fail with this value.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// The daemon's session keyring is not the container's. Kernels without keys, or with the quota used up, have nothing

@@ -11,7 +11,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     pipe::{PipeFlags, pipe_with},
     process::{WaitOptions, wait},
-    thread::UnshareFlags,
+    thread::{UnshareFlags, set_no_new_privs},
 };
 use tripod_sys::{
     caps::{self, Sets},
@@ -49,7 +49,11 @@ fn confine(empty: &OwnedFd) -> io::Result<()> {
     rustix::stdio::dup2_stderr(stdin)?;
     root::enter(empty)?;
     namespace::unshare(UnshareFlags::NEWNS)?;
-    caps::set(Sets::default())
+    // A container with CAP_SYS_PTRACE can make this process do what it likes: execute something as root too, which must
+    // not bring rights back.
+    caps::limit_bounding(0)?;
+    caps::set(Sets::default())?;
+    Ok(set_no_new_privs(true)?)
 }
 
 fn bury() -> i32 {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat2, readlinkat},
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat2, readlinkat, unlinkat},
     io::Errno,
 };
 
@@ -22,13 +22,17 @@ const MAX_LINKS: usize = 40;
 
 /// Opens `path` below `root` with `flags` and `mode` as in open(2).
 pub fn open(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    Ok(look_up(root.as_fd(), path, flags, mode, ResolveFlags::empty())?)
+}
+
+fn look_up(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode, more: ResolveFlags) -> Result<OwnedFd, Errno> {
     let path = relative(path);
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
     loop {
-        match openat2(&root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+        match openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
             // The kernel gives up when a rename elsewhere on the system could have led out of the root.
             Err(Errno::AGAIN) => continue,
-            other => return Ok(other?),
+            other => return other,
         }
     }
 }
@@ -46,8 +50,15 @@ pub fn mkdir_all(root: impl AsFd, path: &Path, mode: Mode) -> io::Result<OwnedFd
         Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
         other => return other,
     }
-    let made = make(root.as_fd(), path, mode, FileType::Directory)?;
-    if is_dir(&made)? { Ok(made) } else { Err(Errno::NOTDIR.into()) }
+    directory(make(root.as_fd(), path, mode, FileType::Directory, MAX_LINKS)?)
+}
+
+/// The same, but a symlink anywhere on the way is an error (`ELOOP`): for places that mean what they are called.
+pub fn mkdir_plain(root: impl AsFd, path: &Path, mode: Mode) -> io::Result<OwnedFd> {
+    match look_up(root.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Err(Errno::NOENT) => directory(make(root.as_fd(), path, mode, FileType::Directory, 0)?),
+        other => Ok(other?),
+    }
 }
 
 /// A handle for `path` below `root`, which is made as an empty regular file (mode 0644 less the umask), with the
@@ -57,12 +68,31 @@ pub fn touch(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
         Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
         other => return other,
     }
-    make(root.as_fd(), path, Mode::from_raw_mode(0o755), FileType::RegularFile)
+    make(root.as_fd(), path, Mode::from_raw_mode(0o755), FileType::RegularFile, MAX_LINKS)
 }
 
-/// Walks `path` name by name, making directories, and for the last name a `last`, where nothing is.
-fn make(root: BorrowedFd<'_>, path: &Path, mode: Mode, last: FileType) -> io::Result<OwnedFd> {
-    let mut links = MAX_LINKS;
+/// The same for a last name that is not followed: a symlink of that name, even a dangling one, is taken away.
+pub fn touch_over_link(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let (dir, name) = parent(root, path)?;
+    match readlinkat(&dir, name, Vec::new()) {
+        Ok(_) => unlinkat(&dir, name, AtFlags::empty())?,
+        // No symlink (EINVAL), or nothing.
+        Err(Errno::INVAL | Errno::NOENT) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let made = open_or_make(&dir, name, Mode::from_raw_mode(0o755), FileType::RegularFile)?;
+    // Whoever can write there may have been quicker.
+    if is_symlink(&made)? { Err(Errno::LOOP.into()) } else { Ok(made) }
+}
+
+/// The same without following any symlink: one on the way or in the end is an error (`ELOOP`).
+pub fn touch_plain(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    make(root.as_fd(), path, Mode::from_raw_mode(0o755), FileType::RegularFile, 0)
+}
+
+/// Walks `path` name by name, making directories, and for the last name a `last`, where nothing is. At most `links`
+/// symlinks are followed.
+fn make(root: BorrowedFd<'_>, path: &Path, mode: Mode, last: FileType, mut links: usize) -> io::Result<OwnedFd> {
     let mut done = PathBuf::from("/");
     let mut left = reversed(path);
     let mut here = handle(root, &done)?;
@@ -74,7 +104,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, mode: Mode, last: FileType) -> io::Re
         }
         let kind = if left.is_empty() { last } else { FileType::Directory };
         let next = open_or_make(&here, &name, mode, kind)?;
-        if FileType::from_raw_mode(fstat(&next)?.st_mode) == FileType::Symlink {
+        if is_symlink(&next)? {
             links = links.checked_sub(1).ok_or(Errno::LOOP)?;
             let target = readlinkat(&next, "", Vec::new())?;
             let target = Path::new(OsStr::from_bytes(target.as_bytes()));
@@ -112,6 +142,14 @@ fn open_or_make(dir: &OwnedFd, name: &Path, mode: Mode, kind: FileType) -> io::R
         Ok(()) | Err(Errno::EXIST) => Ok(look()?),
         Err(e) => Err(e.into()),
     }
+}
+
+fn directory(made: OwnedFd) -> io::Result<OwnedFd> {
+    if is_dir(&made)? { Ok(made) } else { Err(Errno::NOTDIR.into()) }
+}
+
+fn is_symlink(path: &OwnedFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(path)?.st_mode) == FileType::Symlink)
 }
 
 fn relative(path: &Path) -> &Path {

@@ -1,7 +1,7 @@
 //! Volumes and devices.
 
 use tripod_cri_api::v1::{Device, Mount, MountPropagation};
-use tripod_engine::{DeviceRequest, ImageVolume, VolumeMount};
+use tripod_engine::{DeviceRequest, ImageVolume, MountOptions, VolumeMount};
 use tripod_shim_protocol::Propagation;
 
 use super::{
@@ -30,10 +30,6 @@ pub(super) fn mount(index: usize, asked: &Mount, image: Option<ImageVolume>, pri
         let problem = "ID-mapped mounts belong to user namespaces, which are not built into this version of tripod";
         return Err(Refusal::new(field("uidMappings"), problem));
     }
-    if let Some(option) = asked.mount_options.first() {
-        let problem = format!("{option:?}: mount options are not built into this version of tripod");
-        return Err(Refusal::new(field("mount_options"), problem));
-    }
     let host_path = match (&image, asked.host_path.as_str()) {
         (Some(_), "") => std::path::PathBuf::new(),
         (Some(_), _) => return Err(Refusal::new(field("host_path"), "cannot be given together with an image")),
@@ -55,7 +51,22 @@ pub(super) fn mount(index: usize, asked: &Mount, image: Option<ImageVolume>, pri
         recursive_read_only: asked.recursive_read_only,
         selinux_relabel: asked.selinux_relabel,
         propagation: Some(propagation),
+        options: options(&field("mount_options"), &asked.mount_options)?,
     })
+}
+
+/// Options of a volume: those that restrict, as Kubernetes has them. All others would be ignored, so they are refused.
+fn options(field: &str, asked: &[String]) -> Refused<MountOptions> {
+    let mut options = MountOptions::default();
+    for option in asked {
+        match option.as_str() {
+            "nosuid" => options.nosuid = true,
+            "nodev" => options.nodev = true,
+            "noexec" => options.noexec = true,
+            other => return Err(Refusal::new(field, format!("{other:?} is none of noexec, nodev and nosuid"))),
+        }
+    }
+    Ok(options)
 }
 
 /// A device of the host.
@@ -99,6 +110,15 @@ pub(super) fn to_wire(mount: &VolumeMount) -> Mount {
             ..Default::default()
         }),
         image_sub_path: mount.image.as_ref().map_or_else(String::new, |image| text(&image.sub_path)),
+        mount_options: [
+            (mount.options.noexec, "noexec"),
+            (mount.options.nodev, "nodev"),
+            (mount.options.nosuid, "nosuid"),
+        ]
+        .into_iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, name)| name.to_owned())
+        .collect(),
         ..Default::default()
     }
 }

@@ -239,7 +239,11 @@ fn mounts_are_checked() {
     refused(mount(|mount| mount.container_path = "c".into()), &["mounts[0].container_path"]);
     refused(mount(|mount| mount.host_path.clear()), &["mounts[0].host_path"]);
     refused(mount(|mount| mount.recursive_read_only = true), &["recursive_read_only"]);
-    refused(mount(|mount| mount.mount_options = vec!["noexec".into()]), &["mount_options", "noexec"]);
+    let found = mount(|mount| mount.mount_options = ["noexec", "nosuid", "noexec"].map(String::from).into()).unwrap();
+    assert!(found.mounts[0].options.noexec && found.mounts[0].options.nosuid && !found.mounts[0].options.nodev);
+    refused(mount(|mount| mount.mount_options = vec!["nodev".into(), "exec".into()]), &["mount_options", "exec"]);
+    refused(mount(|mount| mount.mount_options = vec!["noexec,nodev".into()]), &["mount_options", "noexec,nodev"]);
+    refused(mount(|mount| mount.mount_options = vec![String::new()]), &["mount_options"]);
     refused(mount(|mount| mount.image_sub_path = "x".into()), &["image_sub_path"]);
     refused(
         mount(|mount| mount.propagation = MountPropagation::PropagationBidirectional.into()),

@@ -43,7 +43,7 @@ impl Runtime {
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: false,
-                mount_options: false,
+                mount_options: true,
             }),
         })
     }

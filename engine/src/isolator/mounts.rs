@@ -22,12 +22,23 @@ use source::HostMounts;
 pub struct Mounts {
     /// The kernel enforces SELinux, so a request to relabel means something.
     selinux: bool,
+    /// What is to be hidden where anything is.
+    masked: Vec<PathBuf>,
 }
 
 impl Mounts {
     /// Looks at what the host has.
     pub fn new() -> Self {
-        Self { selinux: Path::new("/sys/fs/selinux/enforce").exists() }
+        Self { selinux: Path::new("/sys/fs/selinux/enforce").exists(), masked: defaults::masked() }
+    }
+
+    /// A request's list, and what it lacks because it was made by an older client. An empty list stays so.
+    fn masked(&self, mut asked: Vec<PathBuf>) -> Vec<PathBuf> {
+        if !asked.is_empty() {
+            let more: Vec<_> = self.masked.iter().filter(|path| !asked.contains(path)).cloned().collect();
+            asked.extend(more);
+        }
+        asked
     }
 }
 
@@ -59,7 +70,7 @@ impl Isolator for Mounts {
         plan.mounts.extend(own);
         // Kubelet sends the usual lists; none at all means none (procMount Unmasked).
         if !config.security.privileged {
-            plan.masked_paths = inside(&config.security.masked_paths)?;
+            plan.masked_paths = self.masked(inside(&config.security.masked_paths)?);
             plan.read_only_paths = inside(&config.security.read_only_paths)?;
         }
         Ok(())

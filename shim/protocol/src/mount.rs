@@ -68,6 +68,8 @@ pub struct MountFlags {
     pub nodev: bool,
     /// No execution.
     pub noexec: bool,
+    /// A file that takes the place of a symbolic link at the target, which would be followed otherwise.
+    pub over_link: bool,
 }
 
 /// How mounts made later on one side are seen on the other.

@@ -11,8 +11,9 @@ use rustix::{
     io::Errno,
 };
 use tripod_shim_protocol::{DeviceKind, DeviceNode, Failure, LaunchPlan, MountSource};
-use tripod_sys::{inroot, mount};
+use tripod_sys::inroot;
 
+use super::place;
 use crate::fault::Blame;
 
 const LINKS: [(&str, &str); 5] = [
@@ -34,7 +35,7 @@ pub(super) fn make_all(root: BorrowedFd<'_>, plan: &LaunchPlan, host: Vec<OwnedF
     for device in &plan.devices {
         let made = match host.next() {
             None => make(root, device),
-            Some(node) => inroot::touch(root, &device.path).and_then(|place| mount::attach(node, place)),
+            Some(node) => inroot::touch(root, &device.path).and_then(|place| place::attach(node, place, &device.path)),
         };
         made.plan(|| format!("make device {}", device.path.display()))?;
     }

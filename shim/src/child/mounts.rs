@@ -1,25 +1,24 @@
 //! The plan's mounts: attached at their targets inside the root filesystem.
 
 use std::{
-    io,
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
 };
 
-use rustix::fs::{Mode, fstatfs};
+use rustix::fs::Mode;
 use tripod_shim_protocol::{Failure, FailureKind, Mount, MountFlags, MountSource};
 use tripod_sys::{
     inroot,
     mount::{self, Attributes, Value},
 };
 
-use super::{cgroups, sources::Source};
+use super::{cgroups, place, sources::Source};
 use crate::fault::{Blame, failure};
 
 /// Attaches one mount of the plan.
 pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source) -> Result<(), Failure> {
     match (source, &mount.source) {
-        (Source::Mount(fd), _) => attach_any(root, &fd, &mount.target),
+        (Source::Mount(fd), _) => attach_any(root, &fd, mount),
         (Source::Hierarchies(all), _) => cgroups::attach(root, &mount.target, all, mount.flags),
         (Source::New, MountSource::Filesystem { fstype, options }) => {
             let options: Vec<_> = options
@@ -40,31 +39,30 @@ pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source) -> Res
 
 /// Attaches `mount` to a directory of the container, which is made if absent.
 pub(super) fn attach_dir(root: BorrowedFd<'_>, mount: &OwnedFd, target: &Path) -> Result<(), Failure> {
-    let place = inroot::mkdir_all(root, target, Mode::from_raw_mode(0o755));
-    place.and_then(|place| attach_at(place, mount, target)).plan(|| on(target))
+    let place = if place::is_kernels(target) {
+        place::for_kernel(root, target)
+    } else {
+        inroot::mkdir_all(root, target, Mode::from_raw_mode(0o755))
+    };
+    place.and_then(|place| place::attach(mount, place, target)).plan(|| on(target))
 }
 
-/// Attaches `mount`, a directory or a file, to the like in the container.
-fn attach_any(root: BorrowedFd<'_>, mount: &OwnedFd, target: &Path) -> Result<(), Failure> {
+/// Attaches `fd`, a directory or a file, to the like in the container.
+fn attach_any(root: BorrowedFd<'_>, fd: &OwnedFd, mount: &Mount) -> Result<(), Failure> {
+    let target = mount.target.as_path();
     let step = || on(target);
-    if inroot::is_dir(mount).internal(step)? {
-        return attach_dir(root, mount, target);
+    if inroot::is_dir(fd).internal(step)? {
+        return attach_dir(root, fd, target);
     }
-    let place = inroot::touch(root, target).plan(step)?;
+    let place = match mount.flags.over_link {
+        true => inroot::touch_over_link(root, target),
+        false => inroot::touch(root, target),
+    };
+    let place = place.plan(step)?;
     if inroot::is_dir(&place).internal(step)? {
         return Err(failure(FailureKind::Plan, step(), "the source is a file, the target is a directory"));
     }
-    attach_at(place, mount, target).plan(step)
-}
-
-/// A link in the image, or in a volume that somebody else writes, may lead a target into procfs; a mount there could
-/// fake what the runtime itself reads or writes under `/proc/self` (CVE-2019-16884). Only a target that says `/proc` may.
-fn attach_at(place: OwnedFd, mount: &OwnedFd, target: &Path) -> io::Result<()> {
-    const PROC_SUPER_MAGIC: i64 = 0x9fa0; // linux/magic.h
-    if fstatfs(&place)?.f_type == PROC_SUPER_MAGIC && !target.starts_with("/proc") {
-        return Err(io::Error::other("a symbolic link leads the target into /proc: name a path that is none"));
-    }
-    mount::attach(mount, place)
+    place::attach(fd, place, target).plan(step)
 }
 
 fn on(target: &Path) -> String {

@@ -16,7 +16,7 @@ use tripod_shim_protocol::{EXIT_START_ERROR, Failure, ProcessPlan, Resource};
 use tripod_sys::{exec, inroot, signal};
 
 use super::{
-    Ready, identity,
+    Ready, identity, place,
     program::Program,
     seccomp::{self, Listener},
 };
@@ -29,10 +29,19 @@ use crate::{
 /// CAP_SYS_RESOURCE; a process that is a little more likely to be killed is better than none.
 pub(super) fn set_oom_score(process: &ProcessPlan) -> Result<(), Failure> {
     let score = process.oom_score_adj.unwrap_or(0);
-    match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+    match write_proc("/proc/self/oom_score_adj", &score.to_string()) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         other => other.internal(|| format!("set oom_score_adj to {score}")),
     }
+}
+
+/// Writes to a file of the host's procfs, which has to be one (CVE-2025-52881).
+fn write_proc(path: &str, text: &str) -> io::Result<()> {
+    let mut file = std::fs::File::options().write(true).open(path)?;
+    if !place::is_procfs(&file)? {
+        return Err(io::Error::other(format!("{path} lies in no procfs")));
+    }
+    io::Write::write_all(&mut file, text.as_bytes())
 }
 
 /// Becomes the plan's program; returns only when that failed.
@@ -108,10 +117,11 @@ fn finish(
     program.execute()
 }
 
-/// Enters `cwd`, which is made if absent. Magic links are not followed: one in `/proc` could lead to where no path does.
+/// Enters `cwd`. Magic links are not followed: one in `/proc` could lead to where no path does (CVE-2024-21626).
 fn enter(cwd: &Path) -> io::Result<()> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(rustix::process::fchdir(inroot::mkdir_all(root, cwd, Mode::from_raw_mode(0o755))?)?)
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    Ok(rustix::process::fchdir(inroot::open(root, cwd, flags, Mode::empty())?)?)
 }
 
 /// Lets a user other than root open `/dev/stdout` and its like anew. Only pipes and terminals were made for this

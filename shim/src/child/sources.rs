@@ -12,7 +12,7 @@ use tripod_sys::{
     mount::{self, Attributes},
 };
 
-use super::{cgroups, mounts};
+use super::{cgroups, mounts, place};
 use crate::{
     fault::{Blame, failure},
     pod::Pod,
@@ -52,7 +52,7 @@ impl Sources {
             plan.mounts.iter().map(|mount| source(mount, plan, pod, &mut detached)).collect::<Result<_, _>>()?;
         let null = match plan.masked_paths.is_empty() {
             true => None,
-            false => Some(private(Path::new("/dev/null")).internal(|| "open /dev/null".into())?),
+            false => Some(null().internal(|| "open /dev/null".into())?),
         };
         Ok(Sources { mounts, devices: devices(&plan.devices)?, null })
     }
@@ -94,6 +94,10 @@ fn adjust(fd: &OwnedFd, mount: &Mount) -> io::Result<()> {
     if flags.recursive_read_only {
         mount::set(fd, Attributes { read_only: true, ..none }, None, true)?;
     }
+    // A mount below that may do what the one above may not would be a way around it. Read-only is the exception: CRI has
+    // the recursive form of its own.
+    let restricted = Attributes { read_only: false, ..mounts::attributes(flags) };
+    mount::set(fd, restricted, None, true)?;
     mount::set(fd, mounts::attributes(flags), None, false)
 }
 
@@ -111,6 +115,12 @@ fn devices(plan: &[DeviceNode]) -> Result<Vec<OwnedFd>, Failure> {
         private(&device.path)
     };
     plan.iter().map(|device| host(device).plan(|| format!("take device {}", device.path.display()))).collect()
+}
+
+fn null() -> io::Result<OwnedFd> {
+    let null = private(Path::new("/dev/null"))?;
+    place::expect_null(&null)?;
+    Ok(null)
 }
 
 fn private(path: &Path) -> io::Result<OwnedFd> {

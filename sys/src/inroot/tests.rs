@@ -75,3 +75,63 @@ fn loops_and_files_in_the_way_are_errors() {
     assert!(touch(&fd, Path::new("/a")).is_err());
     assert!(touch(&fd, Path::new("/")).is_ok(), "the root exists");
 }
+
+#[test]
+fn plain_paths_follow_no_link() {
+    let (dir, fd) = root();
+    let inside = dir.path().join("root");
+    fs::create_dir(inside.join("real")).unwrap();
+    symlink("real", inside.join("link")).unwrap();
+    symlink("nowhere", inside.join("dangling")).unwrap();
+    let mode = Mode::from_raw_mode(0o755);
+    let is_loop = |result: io::Result<OwnedFd>| result.unwrap_err().raw_os_error() == Some(Errno::LOOP.raw_os_error());
+    assert!(is_loop(mkdir_plain(&fd, Path::new("/link"), mode)));
+    assert!(is_loop(mkdir_plain(&fd, Path::new("/link/new"), mode)));
+    assert!(is_loop(touch_plain(&fd, Path::new("/link/file"))));
+    assert!(is_loop(touch_plain(&fd, Path::new("/dangling"))));
+    mkdir_plain(&fd, Path::new("/real/new/deep"), mode).unwrap();
+    touch_plain(&fd, Path::new("/real/new/file")).unwrap();
+    assert!(inside.join("real/new/deep").is_dir() && inside.join("real/new/file").is_file());
+    touch_over_link(&fd, Path::new("/dangling")).unwrap();
+    touch_over_link(&fd, Path::new("/link")).unwrap();
+    assert!(inside.join("dangling").is_file() && inside.join("link").is_file() && inside.join("real").is_dir());
+    touch_over_link(&fd, Path::new("/link")).unwrap();
+}
+
+/// Somebody else exchanges a directory for links that lead out, as fast as he can.
+#[test]
+fn exchanges_meanwhile_lead_nowhere() {
+    const ROUNDS: usize = 6000;
+    let (dir, fd) = root();
+    let inside = dir.path().join("root");
+    let outside = dir.path().join("outside");
+    fs::create_dir(inside.join("place")).unwrap();
+    symlink(&outside, inside.join("absolute")).unwrap();
+    symlink("../../../../outside", inside.join("climbing")).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let exchanges = std::thread::scope(|scope| {
+        let exchanger = scope.spawn(|| {
+            let mut count = 0_usize;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let other = ["absolute", "climbing"][count % 2];
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&fd, "place", &fd, other, flags).unwrap();
+                count += 1;
+            }
+            count
+        });
+        let mode = Mode::from_raw_mode(0o755);
+        for round in 0..ROUNDS {
+            // Any of them may fail; none may leave the root.
+            let _ = mkdir_all(&fd, Path::new(&format!("/place/a{}/b", round % 64)), mode);
+            let _ = touch(&fd, Path::new(&format!("/place/f{round}")));
+            let _ = mkdir_plain(&fd, Path::new(&format!("/place/p{}", round % 64)), mode);
+            let _ = touch_plain(&fd, Path::new(&format!("/place/g{round}")));
+            let _ = parent(&fd, Path::new("/place/x/y"));
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        exchanger.join().unwrap()
+    });
+    assert!(exchanges > 100, "{exchanges} exchanges are no race");
+    nothing_outside(&dir);
+}

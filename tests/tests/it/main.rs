@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod exec_streams;
 mod fifty;
+mod filesystem;
 mod images;
 mod isolation;
 mod joins;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         seccomp::TESTS,
         resources::TESTS,
         volumes::TESTS,
+        filesystem::TESTS,
         exec::TESTS,
         exec_streams::TESTS,
         terminals::TESTS,

@@ -1,10 +1,18 @@
-//! The mounts that every container has.
+//! The mounts that every container has, and the paths that none is to see.
+
+use std::{fs, path::PathBuf};
 
 use tripod_shim_protocol::{FsOption, Mount, MountFlags, MountSource};
 
 /// No set-user-ID, no devices, no programs: for what only holds the kernel's own files.
-const KERNEL: MountFlags =
-    MountFlags { read_only: false, recursive_read_only: false, nosuid: true, nodev: true, noexec: true };
+const KERNEL: MountFlags = MountFlags {
+    read_only: false,
+    recursive_read_only: false,
+    nosuid: true,
+    nodev: true,
+    noexec: true,
+    over_link: false,
+};
 
 /// In the order in which they are mounted. `privileged` containers may write to /sys and to their cgroups.
 pub fn list(privileged: bool) -> Vec<Mount> {
@@ -23,6 +31,33 @@ pub fn list(privileged: bool) -> Vec<Mount> {
         filesystem("/sys", "sysfs", &[], system),
         mount("/sys/fs/cgroup", MountSource::Cgroups, system),
     ]
+}
+
+/// What of the kernel's files tells too much of the host, or lets too much be done, in all runtimes of today.
+const MASKED: [&str; 13] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+];
+
+/// Those of them that this host has, with the throttling counters of each processor.
+pub fn masked() -> Vec<PathBuf> {
+    let counters = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    let counters = counters.map(|entry| entry.path().join("thermal_throttle"));
+    let mut found: Vec<PathBuf> = MASKED.into_iter().map(PathBuf::from).chain(counters).collect();
+    found.retain(|path| path.exists());
+    found.sort();
+    found
 }
 
 fn filesystem(target: &str, fstype: &str, options: &[(&str, Option<&str>)], flags: MountFlags) -> Mount {

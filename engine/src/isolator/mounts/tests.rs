@@ -20,7 +20,7 @@ fn targets(plan: &LaunchPlan) -> Vec<&str> {
 }
 
 async fn refused(fixture: &Fixture) -> Error {
-    fixture.prepare(&Mounts { selinux: false }).await.unwrap_err()
+    fixture.prepare(&Mounts { selinux: false, masked: Vec::new() }).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -151,8 +151,8 @@ async fn recursive_read_only_needs_the_rest() {
 async fn selinux_labels_matter_only_where_there_is_selinux() {
     let mut fixture = Fixture::new();
     fixture.config.mounts = vec![VolumeMount { selinux_relabel: true, ..volume("/", "/data") }];
-    fixture.prepare(&Mounts { selinux: false }).await.unwrap();
-    let error = fixture.prepare(&Mounts { selinux: true }).await.unwrap_err();
+    fixture.prepare(&Mounts { selinux: false, masked: Vec::new() }).await.unwrap();
+    let error = fixture.prepare(&Mounts { selinux: true, masked: Vec::new() }).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unimplemented);
 }
 
@@ -204,4 +204,16 @@ proptest::proptest! {
             proptest::prop_assert!(!text.contains("//") && (text == "/" || !text.ends_with('/')), "{}", text);
         }
     }
+}
+
+#[tokio::test]
+async fn older_lists_of_masked_paths_are_completed() {
+    let mut fixture = Fixture::new();
+    let mounts = Mounts { selinux: false, masked: vec!["/proc/interrupts".into(), "/proc/kcore".into()] };
+    assert!(fixture.prepare(&mounts).await.unwrap().masked_paths.is_empty(), "none at all means none");
+    fixture.config.security.masked_paths = vec!["/proc/kcore/".into(), "/own".into()];
+    let plan = fixture.prepare(&mounts).await.unwrap();
+    assert_eq!(plan.masked_paths, ["/proc/kcore", "/own", "/proc/interrupts"].map(PathBuf::from));
+    fixture.config.security.privileged = true;
+    assert!(fixture.prepare(&mounts).await.unwrap().masked_paths.is_empty());
 }

@@ -36,6 +36,9 @@ fn mount(volume: &VolumeMount, selinux: bool, images: &mut impl Iterator<Item = 
     let flags = MountFlags {
         read_only: volume.read_only,
         recursive_read_only: volume.recursive_read_only,
+        nosuid: volume.options.nosuid,
+        nodev: volume.options.nodev,
+        noexec: volume.options.noexec,
         ..MountFlags::default()
     };
     if volume.image.is_none() {
@@ -53,7 +56,7 @@ fn mount(volume: &VolumeMount, selinux: bool, images: &mut impl Iterator<Item = 
         return Err(refuse("an image volume has neither a source on the host nor propagation"));
     }
     // Kubernetes documents image volumes as read-only and without execution.
-    let flags = MountFlags { read_only: true, recursive_read_only: false, nosuid: true, nodev: true, noexec: true };
+    let flags = MountFlags { read_only: true, nosuid: true, nodev: true, noexec: true, ..MountFlags::default() };
     let source = MountSource::Detached(images.next().unwrap_or_default());
     Ok(Mount { target, source, flags, propagation: None })
 }
