@@ -32,7 +32,8 @@ fn bind(recursive: bool) -> &'static str {
 }
 
 fn flags(flags: MountFlags) -> impl Iterator<Item = &'static str> {
-    let MountFlags { read_only, recursive_read_only, nosuid, nodev, noexec } = flags;
+    // What to do with a link at the target is the runtime's own business.
+    let MountFlags { read_only, recursive_read_only, nosuid, nodev, noexec, over_link: _ } = flags;
     let all = [
         (read_only && !recursive_read_only, "ro"),
         (recursive_read_only, "rro"),
