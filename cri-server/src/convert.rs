@@ -19,7 +19,6 @@ pub(crate) use pod::pod_config;
 pub(crate) use refusal::Refusal;
 use refusal::Refused;
 pub(crate) use resources::update;
-pub(crate) use security::Host;
 pub(crate) use status::{container_item, container_status, metadata, pod_item, pod_metadata, pod_status};
 
 #[cfg(test)]

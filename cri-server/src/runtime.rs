@@ -30,7 +30,6 @@ use tripod_engine::Engine;
 
 use crate::{
     compose::Parts,
-    convert::Host,
     images::Images,
     status_code::{Reply, not_built},
 };
@@ -44,7 +43,6 @@ pub(crate) struct Runtime {
     engine: Arc<Engine>,
     images: Images,
     streaming: Arc<tripod_streaming::Server>,
-    host: Host,
     /// RuntimeClass handlers beside the default one.
     handlers: Vec<String>,
     /// The effective configuration, for the verbose status.
@@ -63,8 +61,8 @@ impl Runtime {
         stopped: watch::Receiver<bool>,
     ) -> Self {
         let Parts { engine, images, handlers } = parts;
-        let (host, rates) = (Host::detect(), rates::Rates::default());
-        Self { engine, images, streaming, host, handlers, config, rates, stopped }
+        let rates = rates::Rates::default();
+        Self { engine, images, streaming, handlers, config, rates, stopped }
     }
 }
 

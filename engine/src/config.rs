@@ -295,6 +295,8 @@ pub struct Security {
     pub supplemental_groups_policy: GroupsPolicy,
     /// Filter for system calls; has no effect on a privileged container.
     pub seccomp: SeccompProfile,
+    /// AppArmor profile.
+    pub apparmor: AppArmorProfile,
     /// Paths to hide.
     pub masked_paths: Vec<PathBuf>,
     /// Paths to make read-only.
@@ -322,6 +324,21 @@ impl fmt::Display for SeccompProfile {
             Self::Localhost(path) => path.display().fmt(f),
         }
     }
+}
+
+/// An AppArmor profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AppArmorProfile {
+    /// Nothing was asked for: the default one where the node can have it.
+    #[default]
+    Unset,
+    /// The one that comes with tripod.
+    RuntimeDefault,
+    /// One that is loaded on the node, by its name.
+    Localhost(String),
+    /// None.
+    Unconfined,
 }
 
 /// What becomes of the groups that the image's /etc/group gives to the user.

@@ -8,10 +8,11 @@
 //!    stands before `mounts`, which sorts everything.
 //! 4. `process`: program, environment, working directory.
 //! 5. `credentials`: user and groups; adds `HOME` to the environment. Then `capabilities`, and `seccomp`,
-//!    whose default profile depends on them.
+//!    whose default profile depends on them, and `apparmor`.
 //! 6. `mounts`, `devices`: `devices` looks at what is mounted over `/dev`.
 //! 7. `cgroups`: last, because device rules are written by `devices`.
 
+mod apparmor;
 mod blocking;
 mod capabilities;
 pub mod capability;
@@ -28,6 +29,7 @@ mod sysctls;
 
 use std::sync::Arc;
 
+pub use apparmor::AppArmor;
 pub use capabilities::Capabilities;
 pub use cgroups::{Cgroups, merge_limits};
 pub use credentials::Credentials;
@@ -65,6 +67,7 @@ pub fn builtin(cgroup_base: &str) -> Result<Builtin> {
             Arc::new(Credentials),
             Arc::new(Capabilities::new()),
             Arc::new(Seccomp::new()),
+            Arc::new(AppArmor::new()),
             Arc::new(Mounts::new()),
             Arc::new(Devices),
             Arc::clone(&cgroups) as Arc<dyn Isolator>,

@@ -18,8 +18,9 @@ mod undo;
 pub mod usage;
 
 pub use config::{
-    ContainerConfig, ContainerImage, ContainerPid, DeviceRequest, DnsConfig, GroupsPolicy, ImageConfig, ImageVolume,
-    Map, MountOptions, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol, SeccompProfile, Security, VolumeMount,
+    AppArmorProfile, ContainerConfig, ContainerImage, ContainerPid, DeviceRequest, DnsConfig, GroupsPolicy,
+    ImageConfig, ImageVolume, Map, MountOptions, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol,
+    SeccompProfile, Security, VolumeMount,
 };
 pub use engine::{
     ContainerUsage, Engine, EngineOptions, EngineStatus, ExecOutput, Plugins, Session, SessionEnd, SessionStreams,

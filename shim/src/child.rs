@@ -6,6 +6,7 @@
 mod cgroups;
 mod devices;
 mod identity;
+mod labels;
 mod masks;
 mod mounts;
 mod place;
@@ -114,6 +115,7 @@ fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Re
     if plan.cgroup_namespace {
         namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
     }
+    labels::announce(&plan.process)?;
     leave_keyring();
     reporter.mark("cgroups");
 
@@ -151,6 +153,7 @@ fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a
     process::set_oom_score(exec.process)?;
     exec.doors.enter(exec.cgroups)?;
     reporter.mark("cgroups");
+    labels::announce(exec.process)?;
     let listener = seccomp::listener(exec.process, Some(exec.first))?;
     let mut namespaces = ThreadNameSpaceType::MOUNT;
     namespaces.set(ThreadNameSpaceType::CONTROL_GROUP, exec.cgroup_namespace);

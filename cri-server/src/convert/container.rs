@@ -8,9 +8,7 @@ use tripod_engine::{ContainerConfig, ContainerImage, ImageVolume, PodConfig};
 use super::{
     Refusal, Refused, mounts,
     refusal::{below, plain, required},
-    resources,
-    security::{self, Host},
-    signal,
+    resources, security, signal,
 };
 
 /// Annotations that ask for devices, as older clients do.
@@ -41,9 +39,8 @@ pub(crate) fn container_config(
     pod: &PodConfig,
     image: ContainerImage,
     volumes: BTreeMap<usize, ImageVolume>,
-    host: Host,
 ) -> Refused<ContainerConfig> {
-    convert(asked, pod, image, volumes, host)
+    convert(asked, pod, image, volumes)
         .map_err(|refusal| refusal.of(format_args!("{} of pod {}/{}", name(asked), pod.namespace, pod.name)))
 }
 
@@ -56,7 +53,6 @@ fn convert(
     pod: &PodConfig,
     image: ContainerImage,
     mut volumes: BTreeMap<usize, ImageVolume>,
-    host: Host,
 ) -> Refused<ContainerConfig> {
     refuse_foreign(asked)?;
     let metadata = asked.metadata.as_ref().ok_or_else(|| Refusal::new("config.metadata", "is missing"))?;
@@ -96,7 +92,7 @@ fn convert(
         terminal: asked.tty,
         resources: resources::resources("config.linux.resources", &limits)?,
         oom_score_adj: Some(resources::oom_score_adj("config.linux.resources.oom_score_adj", limits.oom_score_adj)?),
-        security: security::security(&context, pod, host)?,
+        security: security::security(&context, pod)?,
         rlimits: Vec::new(),
         stop_signal: signal::from_wire("config.stop_signal", asked.stop_signal)?,
     })

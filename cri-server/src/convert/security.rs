@@ -6,37 +6,24 @@ use tripod_cri_api::v1::{
     Capability, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption, SeLinuxOption, SecurityProfile,
     SupplementalGroupsPolicy, security_profile::ProfileType,
 };
-use tripod_engine::{ContainerPid, GroupsPolicy, PidMode, PodConfig, SeccompProfile, Security, isolator::capability};
+use tripod_engine::{
+    AppArmorProfile, ContainerPid, GroupsPolicy, PidMode, PodConfig, SeccompProfile, Security, isolator::capability,
+};
 
 use super::{
     Refusal, Refused,
-    refusal::{absolute, plain},
+    refusal::{absolute, plain, required},
 };
 
-/// What the host has, as far as a request's sense depends on it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Host {
-    /// AppArmor confines processes here.
-    pub(crate) apparmor: bool,
-}
-
-impl Host {
-    /// Looks at the running kernel.
-    pub(crate) fn detect() -> Self {
-        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-        Self { apparmor: enabled.is_ok_and(|text| text.trim() == "Y") }
-    }
-}
-
 /// Security of a container, in its pod.
-pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig, host: Host) -> Refused<Security> {
+pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig) -> Refused<Security> {
     let at = |name: &str| format!("config.linux.security_context.{name}");
     if asked.privileged && !pod.privileged {
         let problem = "a privileged container needs a pod sandbox that was made with privileged = true";
         return Err(Refusal::new(at("privileged"), problem));
     }
     if !asked.privileged {
-        confinement(asked, host)?;
+        selinux(&at("selinux_options"), asked.selinux_options.as_ref())?;
     }
     let mut security = Security {
         privileged: asked.privileged,
@@ -57,6 +44,7 @@ pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig, h
             true => SeccompProfile::Unconfined,
             false => seccomp(&at("seccomp"), asked.seccomp.as_ref(), profile_path(asked))?,
         },
+        apparmor: apparmor(&at("apparmor"), asked.apparmor.as_ref(), former_apparmor(asked))?,
         masked_paths: paths(&at("masked_paths"), &asked.masked_paths)?,
         read_only_paths: paths(&at("readonly_paths"), &asked.readonly_paths)?,
         ..Security::default()
@@ -73,31 +61,6 @@ pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig, h
     Ok(security)
 }
 
-/// AppArmor and SELinux: refused where something is asked for that is not built, so that nobody believes
-/// that a container is confined when it is not.
-fn confinement(asked: &LinuxContainerSecurityContext, host: Host) -> Refused<()> {
-    let at = |name: &str| format!("config.linux.security_context.{name}");
-    selinux(&at("selinux_options"), asked.selinux_options.as_ref())?;
-
-    let refuse = |what: &str| {
-        let problem = format!("{what} cannot be applied: AppArmor profiles are not built into this version of tripod");
-        Err(Refusal::new(at("apparmor"), format!("{problem}; ask for Unconfined")))
-    };
-    match asked.apparmor.as_ref().map(profile_type) {
-        Some(Some(ProfileType::Unconfined)) => Ok(()),
-        // Where the kernel has no AppArmor there is no default to fall short of.
-        Some(Some(ProfileType::RuntimeDefault)) if !host.apparmor => Ok(()),
-        Some(Some(ProfileType::RuntimeDefault)) => refuse("the default profile"),
-        Some(Some(ProfileType::Localhost)) => refuse(&local_name(asked.apparmor.as_ref())),
-        Some(None) => Err(Refusal::new(at("apparmor"), "unknown type of profile")),
-        None => match deprecated_apparmor(asked) {
-            "" | "unconfined" => Ok(()),
-            "runtime/default" if !host.apparmor => Ok(()),
-            other => refuse(&format!("profile {other:?}")),
-        },
-    }
-}
-
 // Older clients say it this way only.
 #[allow(deprecated)]
 fn profile_path(asked: &LinuxContainerSecurityContext) -> &str {
@@ -105,7 +68,7 @@ fn profile_path(asked: &LinuxContainerSecurityContext) -> &str {
 }
 
 #[allow(deprecated)]
-fn deprecated_apparmor(asked: &LinuxContainerSecurityContext) -> &str {
+fn former_apparmor(asked: &LinuxContainerSecurityContext) -> &str {
     &asked.apparmor_profile
 }
 
@@ -113,8 +76,40 @@ fn profile_type(profile: &SecurityProfile) -> Option<ProfileType> {
     ProfileType::try_from(profile.profile_type).ok()
 }
 
-fn local_name(profile: Option<&SecurityProfile>) -> String {
-    format!("profile {:?}", profile.map_or("", |profile| &profile.localhost_ref))
+/// The AppArmor profile, in the field of today or that of older clients.
+fn apparmor(field: &str, profile: Option<&SecurityProfile>, former: &str) -> Refused<AppArmorProfile> {
+    const PREFIX: &str = "localhost/";
+    let local = |field: &str, name: &str| {
+        let name = required(field, name.strip_prefix(PREFIX).unwrap_or(name))?;
+        if name.chars().any(char::is_control) {
+            return Err(Refusal::new(field, format!("{name:?} is no name of a profile")));
+        }
+        Ok(AppArmorProfile::Localhost(name))
+    };
+    let Some(profile) = profile else {
+        return match former {
+            "" => Ok(AppArmorProfile::Unset),
+            "unconfined" => Ok(AppArmorProfile::Unconfined),
+            "runtime/default" | "docker/default" => Ok(AppArmorProfile::RuntimeDefault),
+            other if other.starts_with(PREFIX) => local(&format!("{field}_profile"), other),
+            other => {
+                let problem = "is neither unconfined, runtime/default nor localhost/ and a name";
+                Err(Refusal::new(format!("{field}_profile"), format!("{other:?} {problem}")))
+            }
+        };
+    };
+    match profile_type(profile) {
+        Some(ProfileType::Localhost) => local(field, &profile.localhost_ref),
+        Some(_) if !profile.localhost_ref.is_empty() => Err(superfluous(field, profile)),
+        Some(ProfileType::Unconfined) => Ok(AppArmorProfile::Unconfined),
+        Some(ProfileType::RuntimeDefault) => Ok(AppArmorProfile::RuntimeDefault),
+        None => Err(Refusal::new(field, "unknown type of profile")),
+    }
+}
+
+fn superfluous(field: &str, profile: &SecurityProfile) -> Refusal {
+    let name = &profile.localhost_ref;
+    Refusal::new(field, format!("localhost_ref {name:?} makes sense only for a Localhost profile"))
 }
 
 /// The seccomp profile, in the field of today or that of older clients. Nothing at all is Unconfined.
@@ -135,10 +130,7 @@ fn seccomp(field: &str, profile: Option<&SecurityProfile>, former: &str) -> Refu
     };
     match profile_type(profile) {
         Some(ProfileType::Localhost) => local(&profile.localhost_ref),
-        Some(_) if !profile.localhost_ref.is_empty() => {
-            let problem = format!("localhost_ref {:?} makes sense only for a Localhost profile", profile.localhost_ref);
-            Err(Refusal::new(field, problem))
-        }
+        Some(_) if !profile.localhost_ref.is_empty() => Err(superfluous(field, profile)),
         Some(ProfileType::Unconfined) => Ok(SeccompProfile::Unconfined),
         Some(ProfileType::RuntimeDefault) => Ok(SeccompProfile::RuntimeDefault),
         None => Err(Refusal::new(field, "unknown type of profile")),

@@ -7,9 +7,9 @@ use tripod_cri_api::v1::{
     PodSandboxMetadata, PortMapping, SeLinuxOption, SecurityProfile, Signal, UserNamespace,
     security_profile::ProfileType,
 };
-use tripod_engine::{ContainerImage, ContainerPid, PidMode, PodConfig, Protocol, SeccompProfile};
+use tripod_engine::{AppArmorProfile, ContainerImage, ContainerPid, PidMode, PodConfig, Protocol, SeccompProfile};
 
-use super::{Host, container_config, pod_config, signal, update};
+use super::{container_config, pod_config, signal, update};
 
 fn pod() -> PodSandboxConfig {
     PodSandboxConfig {
@@ -48,8 +48,7 @@ fn container_in(
         ..ContainerConfig::default()
     };
     change(&mut config);
-    container_config(&config, pod, ContainerImage::default(), BTreeMap::new(), Host::default())
-        .map_err(|refusal| refusal.to_string())
+    container_config(&config, pod, ContainerImage::default(), BTreeMap::new()).map_err(|refusal| refusal.to_string())
 }
 
 fn container_with(change: impl FnOnce(&mut ContainerConfig)) -> Result<tripod_engine::ContainerConfig, String> {
@@ -294,7 +293,9 @@ fn a_privileged_container_needs_a_privileged_pod() {
         context.seccomp = profile(ProfileType::Localhost, "/p.json");
         context.apparmor = profile(ProfileType::Localhost, "p");
     });
-    assert!(config.unwrap().security.privileged);
+    let security = config.unwrap().security;
+    assert!(security.privileged);
+    assert_eq!(security.apparmor, AppArmorProfile::Localhost("p".into()), "a named profile confines it all the same");
 }
 
 #[test]
@@ -330,31 +331,42 @@ fn seccomp_profiles_come_in_two_fields() {
 }
 
 #[test]
+fn apparmor_profiles_come_in_two_fields() {
+    let pod = pod_with(|_| {}).unwrap();
+    let of = |kind, name: &str| security_with(&pod, |context| context.apparmor = profile(kind, name));
+    let asked = |kind, name: &str| of(kind, name).unwrap().security.apparmor;
+    let mine = || AppArmorProfile::Localhost("mine".into());
+    assert_eq!(security_with(&pod, |_| {}).unwrap().security.apparmor, AppArmorProfile::Unset);
+    assert_eq!(asked(ProfileType::Unconfined, ""), AppArmorProfile::Unconfined);
+    assert_eq!(asked(ProfileType::RuntimeDefault, ""), AppArmorProfile::RuntimeDefault);
+    assert_eq!(asked(ProfileType::Localhost, "mine"), mine());
+    assert_eq!(asked(ProfileType::Localhost, "localhost/mine"), mine());
+    for nameless in ["", "localhost/", "a\nb", "a\0b"] {
+        refused(of(ProfileType::Localhost, nameless), &["security_context.apparmor"]);
+    }
+    refused(of(ProfileType::RuntimeDefault, "mine"), &["apparmor", "localhost_ref"]);
+    let unknown = SecurityProfile { profile_type: 7, ..SecurityProfile::default() };
+    refused(security_with(&pod, |context| context.apparmor = Some(unknown)), &["apparmor", "unknown type"]);
+
+    #[allow(deprecated)]
+    let former = |text: &str| security_with(&pod, |context| context.apparmor_profile = text.into());
+    let asked = |text: &str| former(text).unwrap().security.apparmor;
+    assert_eq!(asked("unconfined"), AppArmorProfile::Unconfined);
+    assert_eq!(asked("runtime/default"), AppArmorProfile::RuntimeDefault);
+    assert_eq!(asked("localhost/mine"), mine());
+    refused(former("mine"), &["apparmor_profile", "mine"]);
+    refused(former("localhost/"), &["apparmor_profile"]);
+    #[allow(deprecated)]
+    let both = security_with(&pod, |context| {
+        context.apparmor = profile(ProfileType::Localhost, "mine");
+        context.apparmor_profile = "localhost/other".into();
+    });
+    assert_eq!(both.unwrap().security.apparmor, mine(), "the field of today wins");
+}
+
+#[test]
 fn confinement_that_is_not_built_is_refused() {
     let pod = pod_with(|_| {}).unwrap();
-    refused(
-        security_with(&pod, |context| context.apparmor = profile(ProfileType::Localhost, "mine")),
-        &["apparmor", "mine"],
-    );
-    security_with(&pod, |context| context.apparmor = profile(ProfileType::RuntimeDefault, "")).unwrap();
-    #[allow(deprecated)]
-    let former = security_with(&pod, |context| context.apparmor_profile = "localhost/mine".into());
-    refused(former, &["apparmor", "localhost/mine"]);
-
-    let config = ContainerConfig {
-        metadata: Some(ContainerMetadata { name: "n".into(), attempt: 0 }),
-        linux: Some(LinuxContainerConfig {
-            security_context: Some(LinuxContainerSecurityContext {
-                apparmor: profile(ProfileType::RuntimeDefault, ""),
-                ..LinuxContainerSecurityContext::default()
-            }),
-            ..LinuxContainerConfig::default()
-        }),
-        ..ContainerConfig::default()
-    };
-    let host = Host { apparmor: true };
-    container_config(&config, &pod, ContainerImage::default(), BTreeMap::new(), host).unwrap_err();
-
     let label = SeLinuxOption { r#type: "spc_t".into(), ..SeLinuxOption::default() };
     refused(security_with(&pod, |context| context.selinux_options = Some(label)), &["selinux_options"]);
 }

@@ -29,7 +29,7 @@ impl Runtime {
         for (index, spec) in convert::volume_images(&asked)? {
             volumes.insert(index, self.images.for_volume(&spec)?);
         }
-        let config = convert::container_config(&asked, &pod.config, image, volumes, self.host)?;
+        let config = convert::container_config(&asked, &pod.config, image, volumes)?;
         let id = self.engine.create_container(pod.id.as_str(), config).await.map_err(status)?;
         Ok(CreateContainerResponse { container_id: id.to_string() })
     }

@@ -25,6 +25,12 @@ pub struct ProcessPlan {
     /// The filter for its system calls, loaded as the last thing before the program is executed.
     #[serde(default)]
     pub seccomp: Option<SeccompFilter>,
+    /// Name of the AppArmor profile that confines the program; it is loaded. `None` leaves it to the kernel.
+    #[serde(default)]
+    pub apparmor: Option<String>,
+    /// SELinux label of the program and its keyrings, as `user:role:type:level`. `None` leaves it to the kernel.
+    #[serde(default)]
+    pub selinux: Option<String>,
     /// Resource limits.
     #[serde(default)]
     pub rlimits: Vec<Rlimit>,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
 
+mod apparmor;
 mod attach;
 mod bad_input;
 mod cli_streams;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         containers::TESTS,
         processes::TESTS,
         seccomp::TESTS,
+        apparmor::TESTS,
         resources::TESTS,
         volumes::TESTS,
         filesystem::TESTS,
