@@ -31,7 +31,7 @@ fn with(mut config: ContainerConfig, kind: ProfileType, name: &str) -> Container
 async fn details(cri: &Cri) -> String {
     let info = cri.runtime().status(StatusRequest { verbose: true }).await.unwrap().into_inner().info;
     let isolators: serde_json::Value = serde_json::from_str(&info["isolators"]).unwrap();
-    isolators["apparmor"].as_str().unwrap().to_owned()
+    isolators["apparmor.apparmor"].as_str().unwrap().to_owned()
 }
 
 async fn what_asks_for_no_profile_of_the_node_runs(node: &mut Node) {
