@@ -6,7 +6,7 @@ use tripod_shim_protocol::{Capabilities, Capability, Credentials, ProcessPlan, R
 use crate::isolator::capability;
 
 pub(super) fn process(process: &ProcessPlan) -> Value {
-    json!({
+    super::present(json!({
         "terminal": process.terminal,
         "user": user(&process.credentials),
         "args": process.argv,
@@ -17,7 +17,9 @@ pub(super) fn process(process: &ProcessPlan) -> Value {
         "noNewPrivileges": process.no_new_privs,
         // Without it the container would have that of whoever starts it.
         "oomScoreAdj": process.oom_score_adj.unwrap_or(0),
-    })
+        "apparmorProfile": process.apparmor,
+        "selinuxLabel": process.selinux,
+    }))
 }
 
 fn user(credentials: &Credentials) -> Value {
