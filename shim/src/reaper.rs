@@ -10,7 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, poll},
     pipe::{PipeFlags, pipe_with},
-    process::{WaitOptions, wait},
+    process::{DumpableBehavior, WaitOptions, set_dumpable_behavior, wait},
     thread::{UnshareFlags, set_no_new_privs},
 };
 use tripod_sys::{
@@ -44,6 +44,8 @@ pub(crate) fn start(empty: &OwnedFd) -> io::Result<fork::Child> {
 const READY: &str = "ready";
 
 fn confine(empty: &OwnedFd) -> io::Result<()> {
+    // Nobody in the pod looks into it, or makes it do something, but with CAP_SYS_PTRACE.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let stdin = rustix::stdio::stdin();
     rustix::stdio::dup2_stdout(stdin)?;
     rustix::stdio::dup2_stderr(stdin)?;

@@ -8,6 +8,7 @@ mod attach;
 mod bad_input;
 mod cli_streams;
 mod containers;
+mod escapes;
 mod events;
 mod exec;
 mod exec_streams;
@@ -23,6 +24,7 @@ mod pods;
 mod port_forward;
 mod processes;
 mod recovery;
+mod refusals;
 mod resources;
 mod seccomp;
 mod service;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         resources::TESTS,
         volumes::TESTS,
         filesystem::TESTS,
+        escapes::TESTS,
         exec::TESTS,
         exec_streams::TESTS,
         terminals::TESTS,
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         events::TESTS,
         joins::TESTS,
         bad_input::TESTS,
+        refusals::TESTS,
         recovery::TESTS,
         fifty::TESTS,
     ];
