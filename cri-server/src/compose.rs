@@ -8,18 +8,22 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tripod_engine::{
     Engine, EngineOptions, Error, Kind, Plugins, Result, isolator,
-    launcher::Linux,
-    plugin::{Isolator, Launcher},
+    launcher::{Linux, Oci, OciOptions},
+    plugin::{Features, Isolator, Launcher},
     shim::ShimProgram,
 };
 use tripod_image_service::ImageService;
 use tripod_network::Network;
 
-use crate::{config::Config, images::Images};
+use crate::{
+    config::{Config, RuntimeKind},
+    images::Images,
+};
 
 /// Name of the shim's program.
 const SHIM: &str = "tripod-shim";
@@ -29,8 +33,8 @@ const SHIM: &str = "tripod-shim";
 pub(crate) struct Parts {
     pub(crate) engine: Arc<Engine>,
     pub(crate) images: Images,
-    /// RuntimeClass handlers beside the default one.
-    pub(crate) handlers: Vec<String>,
+    /// RuntimeClass handlers, the default one with the empty name, and what their pods can have.
+    pub(crate) handlers: BTreeMap<String, Features>,
 }
 
 /// Opens everything that the settings name, and takes up what an earlier daemon left.
@@ -45,14 +49,38 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     isolators.push(network);
     isolators.extend(builtin.after_network);
 
-    let linux: Arc<dyn Launcher> = Arc::new(Linux::new(builtin.cgroups));
-    let launchers = BTreeMap::from([(String::new(), linux)]);
-    let handlers = launchers.keys().filter(|name| !name.is_empty()).cloned().collect();
+    let launchers = launchers(config, &builtin.cgroups).await;
+    let handlers = launchers.iter().map(|(name, launcher)| (name.clone(), launcher.features())).collect();
 
     let plugins = Plugins { isolators, provisioner: Arc::new(service.overlay()), launchers };
     let options = EngineOptions { root: config.root.clone(), state: config.state.clone(), shim };
     let engine = Engine::open(options, plugins).await?;
     Ok(Parts { engine, images: Images::new(service).await?, handlers })
+}
+
+/// One for each handler; the default one has the empty name.
+async fn launchers(config: &Config, cgroups: &Arc<isolator::Cgroups>) -> BTreeMap<String, Arc<dyn Launcher>> {
+    let linux: Arc<dyn Launcher> = Arc::new(Linux::new(Arc::clone(cgroups)));
+    let mut launchers = BTreeMap::new();
+    for (handler, runtime) in &config.runtimes {
+        let launcher = match runtime.kind {
+            RuntimeKind::Linux => Arc::clone(&linux),
+            RuntimeKind::Oci => {
+                let options = OciOptions {
+                    handler: handler.clone(),
+                    program: runtime.path.clone(),
+                    args: runtime.args.clone(),
+                    limit: Duration::from_secs(runtime.timeout_seconds),
+                    state: config.state.join("oci").join(handler),
+                };
+                Arc::new(Oci::new(options, Arc::clone(cgroups)).await)
+            }
+        };
+        launchers.insert(handler.clone(), launcher);
+    }
+    let default = launchers.get(&config.default_runtime).map_or(linux, Arc::clone);
+    launchers.insert(String::new(), default);
+    launchers
 }
 
 /// The shim's program: the configured one, or the one beside this program, or the first along PATH.

@@ -1,8 +1,10 @@
 //! Settings of the daemon: a TOML file in which everything may be left out, and flags that win over it.
 
 mod dump;
+mod runtimes;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,6 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tripod_image_service::{Limits, Timeouts};
 use tripod_network::NetworkConfig;
+
+pub use runtimes::{RuntimeConfig, RuntimeKind};
 
 /// Where the file is looked for when no flag names one. Only this one may be absent.
 pub const DEFAULT_PATH: &str = "/etc/tripod/config.toml";
@@ -25,6 +29,10 @@ pub struct Config {
     pub state: PathBuf,
     /// The CRI socket.
     pub socket: PathBuf,
+    /// The handler of pods that name none; empty is the built-in launcher.
+    pub default_runtime: String,
+    /// RuntimeClass handlers by name.
+    pub runtimes: BTreeMap<String, RuntimeConfig>,
     /// Images.
     pub image: ImageConfig,
     /// Pod networks.
@@ -111,6 +119,8 @@ impl Default for Config {
             root: "/var/lib/tripod".into(),
             state: "/run/tripod".into(),
             socket: "/run/tripod/tripod.sock".into(),
+            default_runtime: String::new(),
+            runtimes: BTreeMap::new(),
             image: ImageConfig::default(),
             network: NetworkConfig::default(),
             cgroup: CgroupConfig::default(),
@@ -241,6 +251,7 @@ impl Config {
         if self.image.parallel_layers == 0 {
             return Err(ConfigError::Value { setting: "image.parallel_layers", problem: "must be at least 1".into() });
         }
+        runtimes::check(&self.default_runtime, &self.runtimes)?;
         Ok(self)
     }
 

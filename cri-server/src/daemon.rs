@@ -162,9 +162,10 @@ fn serve(
     stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<> {
     let effective = serde_json::to_value(config).unwrap_or_default();
-    let image = ImageServiceServer::new(ImageServer::new(parts.images.clone(), parts.handlers.clone()))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+    let image =
+        ImageServiceServer::new(ImageServer::new(parts.images.clone(), parts.handlers.keys().cloned().collect()))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
     let runtime = RuntimeServiceServer::new(Runtime::new(parts, streaming, effective, stopped.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);

@@ -16,6 +16,7 @@ mod status;
 mod streams;
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -26,7 +27,7 @@ pub(crate) use streams::parts;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tripod_cri_api::v1::{self, runtime_service_server::RuntimeService};
-use tripod_engine::Engine;
+use tripod_engine::{Engine, plugin::Features};
 
 use crate::{
     compose::Parts,
@@ -43,8 +44,8 @@ pub(crate) struct Runtime {
     engine: Arc<Engine>,
     images: Images,
     streaming: Arc<tripod_streaming::Server>,
-    /// RuntimeClass handlers beside the default one.
-    handlers: Vec<String>,
+    /// RuntimeClass handlers, the default one with the empty name.
+    handlers: BTreeMap<String, Features>,
     /// The effective configuration, for the verbose status.
     config: serde_json::Value,
     rates: rates::Rates,

@@ -23,6 +23,12 @@ def _static(package, output, *flags):
     return {"args": ["build", *flags, "-o", output, package], "env": {"CGO_ENABLED": "0"}}
 
 
+_RUNC = {
+    "args": ["build", "-tags", "seccomp", "-o", "bin/runc", "github.com/opencontainers/runc"],
+    "env": {"CGO_ENABLED": "1"},
+}
+_RUNC_NEEDS = {"pkg-config": "pkg-config", "libseccomp-dev": "/usr/include/seccomp.h"}
+
 # Each set: the folder of its go.mod, the Debian packages that its build needs, and one `go` command a program.
 SETS = {
     "cri": {
@@ -54,18 +60,17 @@ SETS = {
     },
     "peer": {
         "module": CRITEST / "peer",
-        "debian": {"pkg-config": "pkg-config", "libseccomp-dev": "/usr/include/seccomp.h"},
+        "debian": _RUNC_NEEDS,
         "commands": {
             "containerd": _static(f"{_CONTAINERD}/containerd", "bin/containerd", "-tags", _CONTAINERD_TAGS),
             "containerd-shim-runc-v2": _static(
                 f"{_CONTAINERD}/containerd-shim-runc-v2", "bin/containerd-shim-runc-v2", "-tags", _CONTAINERD_TAGS
             ),
-            "runc": {
-                "args": ["build", "-tags", "seccomp", "-o", "bin/runc", "github.com/opencontainers/runc"],
-                "env": {"CGO_ENABLED": "1"},
-            },
+            "runc": _RUNC,
         },
     },
+    # The runtime of the handler `runc`, from the same module.
+    "oci": {"module": CRITEST / "peer", "debian": _RUNC_NEEDS, "commands": {"runc": _RUNC}},
 }
 
 

@@ -1,5 +1,7 @@
 //! The launchers that come with the engine.
 
 mod linux;
+mod oci;
 
 pub use linux::Linux;
+pub use oci::{Oci, OciOptions};

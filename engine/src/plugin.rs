@@ -201,11 +201,46 @@ pub struct Task {
     pub stages: std::collections::BTreeMap<String, u64>,
 }
 
+/// A container that is to be started.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// What it is.
+    pub plan: &'a LaunchPlan,
+    /// The same as an OCI runtime specification, for launchers that have a [`Launcher::bundle`].
+    pub spec: Option<serde_json::Value>,
+    /// Its root filesystem.
+    pub rootfs: RootFs,
+    /// The mounts that the plan names by their index, from 1.
+    pub volumes: Vec<OwnedFd>,
+}
+
+/// What pods of a launcher can have beyond what all have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Volumes that are read-only with all that is mounted below them.
+    pub recursive_read_only: bool,
+}
+
 /// Starts the processes of containers.
 #[async_trait]
 pub trait Launcher: fmt::Debug + Send + Sync {
     /// One word; RuntimeClass handlers name it in the configuration.
     fn name(&self) -> &'static str;
+
+    /// What its pods can have.
+    fn features(&self) -> Features {
+        Features::default()
+    }
+
+    /// Whether it can make pods. Asked before anything of a pod exists; answers at once.
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// After a restart of the daemon: removes what belongs to no known container.
+    async fn recover(&self, _known: &Known) -> Result<()> {
+        Ok(())
+    }
 
     /// The folder from which it makes a container, if it uses the OCI runtime specification.
     fn bundle(&self, _container: &ContainerId) -> Option<PathBuf> {
@@ -213,7 +248,7 @@ pub trait Launcher: fmt::Debug + Send + Sync {
     }
 
     /// Starts a container in a pod. When it fails nothing of it is left.
-    async fn launch(&self, shim: &Shim, plan: &LaunchPlan, rootfs: RootFs, volumes: Vec<OwnedFd>) -> Result<Task>;
+    async fn launch(&self, shim: &Shim, launch: Launch<'_>) -> Result<Task>;
 
     /// Starts one more process in a running container, with the given standard input, output and error. If it is to
     /// have a terminal, none are given, and the terminal's master is returned.

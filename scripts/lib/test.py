@@ -73,7 +73,7 @@ STAGES = [
     Stage("build", "tripod and its shim as they are shipped", "scripts/build"),
     Stage("clippy", "no warning in any target", f"cargo clippy --locked --workspace --all-targets {FEATURES} -- -D warnings"),
     Stage("deny", "licences and sources of the dependencies", DENY),
-    Stage("programs", "crictl, critest, CNI plugins and streaming clients, from their pins", "critest/build cri cni clients"),
+    Stage("programs", "crictl, critest, CNI plugins, streaming clients and runc, from their pins", "critest/build"),
     Stage(
         "tests",
         "unit tests, and integration tests over a real daemon",

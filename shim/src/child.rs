@@ -12,6 +12,7 @@ mod mounts;
 mod place;
 mod process;
 mod program;
+pub(crate) mod runtime;
 mod seccomp;
 mod sources;
 pub(crate) mod terminal;

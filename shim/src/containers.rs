@@ -27,6 +27,7 @@ use crate::{
     output::{Output, Taken},
     pod,
     poll::Source,
+    runtime::Making,
     shim::Shim,
     start::{self, Progress, ReplyTo, Stages, Start},
     tree::SIGKILL,
@@ -60,6 +61,8 @@ pub(crate) struct Container {
 pub(crate) enum Phase {
     /// The child is on its way.
     Starting(Start),
+    /// An OCI runtime makes it.
+    Making(Box<Making>),
     /// The child has given up and is about to end.
     Failing(ReplyTo, Failure),
     /// The program runs.
@@ -73,9 +76,9 @@ pub(crate) enum Phase {
 
 /// The shim's ends of a container's standard input, output and error.
 #[derive(Debug)]
-struct Ends {
-    stdin: Stdin,
-    outputs: Vec<(Stream, OwnedFd)>,
+pub(crate) struct Ends {
+    pub(crate) stdin: Stdin,
+    pub(crate) outputs: Vec<(Stream, OwnedFd)>,
 }
 
 // === impl Container ===
@@ -85,7 +88,7 @@ impl Container {
     pub(crate) fn report(&self) -> Option<ContainerReport> {
         let pid = self.pid.as_raw_nonzero().get();
         match &self.phase {
-            Phase::Starting(_) => Some(ContainerReport::Starting { pid }),
+            Phase::Starting(_) | Phase::Making(_) => Some(ContainerReport::Starting { pid }),
             Phase::Failing(..) => None,
             Phase::Running { started_at } => Some(ContainerReport::Running { pid, started_at: *started_at }),
             Phase::Exited(record) => Some(ContainerReport::Exited(record.clone())),
@@ -279,6 +282,12 @@ impl Shim {
             Some(container) if matches!(container.phase, Phase::Starting(_)) => Some(container),
             _ => None,
         };
+        if let Some(Phase::Making(making)) = self.containers.get(id).map(|container| &container.phase)
+            && number == SIGKILL
+        {
+            making.kill();
+            return Ok(());
+        }
         let container = match starting {
             Some(container) if number == SIGKILL => container,
             _ => self.running(id)?,
@@ -308,28 +317,40 @@ impl Shim {
 /// Makes pipes for a container, or nothing if it is to have a terminal. The child's ends come first.
 fn stdio(plan: &LaunchPlan) -> io::Result<(Stdio, Ends)> {
     if plan.process.terminal {
-        let stdin = if plan.stdin { Stdin::Terminal } else { Stdin::None };
-        return Ok((Stdio::Terminal, Ends { stdin, outputs: Vec::new() }));
+        return Ok((Stdio::Terminal, terminal_ends(plan)));
+    }
+    pipes(plan).map(|(fds, ends)| (Stdio::Fds(fds), ends))
+}
+
+fn terminal_ends(plan: &LaunchPlan) -> Ends {
+    Ends { stdin: if plan.stdin { Stdin::Terminal } else { Stdin::None }, outputs: Vec::new() }
+}
+
+/// Pipes for a container's standard streams; `/dev/null` where it is to have a terminal.
+pub(crate) fn pipes(plan: &LaunchPlan) -> io::Result<([OwnedFd; 3], Ends)> {
+    let null = || io::Result::Ok(OwnedFd::from(File::open("/dev/null")?));
+    if plan.process.terminal {
+        return Ok(([null()?, null()?, null()?], terminal_ends(plan)));
     }
     let (stdin, keep) = if plan.stdin {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         (read, Stdin::Pipe(write))
     } else {
-        (File::open("/dev/null")?.into(), Stdin::None)
+        (null()?, Stdin::None)
     };
     let (out, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (err, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
     nonblocking(&out)?;
     nonblocking(&err)?;
     let ends = Ends { stdin: keep, outputs: vec![(Stream::Stdout, out), (Stream::Stderr, err)] };
-    Ok((Stdio::Fds([stdin, stdout, stderr]), ends))
+    Ok(([stdin, stdout, stderr], ends))
 }
 
 pub(crate) fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
     Ok(fcntl_setfl(fd, rustix::fs::fcntl_getfl(fd)? | OFlags::NONBLOCK)?)
 }
 
-fn open_log(target: &LogTarget) -> Result<Log, Failure> {
+pub(crate) fn open_log(target: &LogTarget) -> Result<Log, Failure> {
     Log::open(&target.path).plan(|| format!("open log {}", target.path.display()))
 }
 
@@ -345,6 +366,6 @@ pub(crate) fn birthplace(plan: &CgroupPlan) -> Result<Option<OwnedFd>, Failure> 
     }
 }
 
-fn is_file_name(id: &str) -> bool {
+pub(crate) fn is_file_name(id: &str) -> bool {
     Path::new(id).file_name().is_some_and(|name| name == id)
 }

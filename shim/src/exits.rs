@@ -55,7 +55,9 @@ impl Shim {
 
     fn reaped(&mut self, pid: Pid, code: i32) {
         let at = clock::now();
-        if let Some((id, _)) = self.containers.iter().find(|(_, c)| c.pid == pid && c.is_alive()) {
+        if let Some(id) = self.made_by(pid) {
+            self.call_ended(&id, code);
+        } else if let Some((id, _)) = self.containers.iter().find(|(_, c)| c.pid == pid && c.is_alive()) {
             let id = id.clone();
             self.container_ended(&id, code, at);
         } else if let Some((name, _)) = self.execs.iter().find(|(_, exec)| exec.pid == pid) {
@@ -65,10 +67,15 @@ impl Shim {
             && pod.reaper.as_ref().is_some_and(|reaper| reaper.pid == pid)
         {
             pod.reaper = None;
+        } else if self.awaits_child() {
+            self.strays.push(pid);
         }
     }
 
-    fn container_ended(&mut self, id: &str, code: i32, at: i64) {
+    pub(crate) fn container_ended(&mut self, id: &str, code: i32, at: i64) {
+        if self.ended_early(id, code, at) {
+            return;
+        }
         if let Some(Phase::Starting(start)) = self.containers.get_mut(id).map(|c| &mut c.phase) {
             let result = start.conclude();
             self.settle(id, result);
@@ -131,6 +138,11 @@ impl Shim {
     pub(crate) fn shut_down(&mut self, reply: ReplyTo) {
         for exec in self.execs.values() {
             tree::kill(exec.pid, &exec.pidfd);
+        }
+        for container in self.containers.values() {
+            if let Phase::Making(making) = &container.phase {
+                making.kill();
+            }
         }
         let containers = self.containers.values().filter(|container| container.is_alive()).map(|c| &c.pidfd);
         let reaper = self.pod.iter().filter_map(|pod| pod.reaper.as_ref()).map(|reaper| &reaper.pidfd);

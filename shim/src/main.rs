@@ -20,6 +20,7 @@ mod pace;
 mod pod;
 mod poll;
 mod reaper;
+mod runtime;
 mod shim;
 mod start;
 mod tree;

@@ -10,6 +10,7 @@ use std::{
 use rustix::{
     io::Errno,
     net::{SocketFlags, accept_with},
+    process::Pid,
 };
 use serde::Deserialize;
 use tripod_shim_protocol::{
@@ -46,6 +47,8 @@ pub(crate) struct Shim {
     pub(crate) execs: BTreeMap<String, Exec>,
     pub(crate) scratch: Scratch,
     pub(crate) stopping: Option<Stopping>,
+    /// Children that have ended and that nobody knew, while one is expected.
+    pub(crate) strays: Vec<Pid>,
     /// The loop ends.
     pub(crate) over: bool,
     listener: OwnedFd,
@@ -81,6 +84,7 @@ impl Shim {
             execs: BTreeMap::new(),
             scratch: Scratch::default(),
             stopping: None,
+            strays: Vec::new(),
             over: false,
             listener,
             signals,
@@ -95,6 +99,7 @@ impl Shim {
         while !self.over {
             let timeout = self.timeout();
             let ready = self.poll.wait(timeout)?;
+            self.give_up_late();
             if self.chatter.is_some_and(|next| next <= Instant::now()) {
                 self.read_chatter();
                 // While somebody talks there is no idle moment.
@@ -119,7 +124,8 @@ impl Shim {
         let stopping = self.stopping.as_ref().map(|s| s.deadline.saturating_duration_since(Instant::now()));
         let idle = (self.used || self.scratch.is_used()).then_some(IDLE);
         let unclaimed = self.is_unclaimed().then(|| self.unclaimed.saturating_duration_since(Instant::now()));
-        stopping.into_iter().chain(idle).chain(unclaimed).chain(chatter).min()
+        let call = self.next_deadline().map(|until| until.saturating_duration_since(Instant::now()));
+        stopping.into_iter().chain(call).chain(idle).chain(unclaimed).chain(chatter).min()
     }
 
     fn is_unclaimed(&self) -> bool {
@@ -242,7 +248,9 @@ impl Shim {
         reply: ReplyTo,
         since: i64,
     ) -> Result<Option<(Reply, Vec<OwnedFd>)>, Failure> {
-        if self.stopping.is_some() && matches!(request, Request::Launch(_) | Request::Exec(_) | Request::Shutdown) {
+        if self.stopping.is_some()
+            && matches!(request, Request::Launch(_) | Request::LaunchOci(_) | Request::Exec(_) | Request::Shutdown)
+        {
             return Err(failure(FailureKind::NotRunning, "take a request", "the pod is being shut down"));
         }
         match request {
@@ -255,6 +263,7 @@ impl Shim {
                 return Ok(Some((Reply::Ready { pid, version: VERSION }, Vec::new())));
             }
             Request::Launch(plan) => return self.launch(&plan, fds.into_iter(), reply, since).map(|()| None),
+            Request::LaunchOci(plan) => return self.launch_oci(plan, fds.into_iter(), reply, since).map(|()| None),
             Request::Exec(plan) => return self.exec(&plan, fds, reply, since).map(|()| None),
             Request::Signal { container, signal } => self.signal(&container, signal)?,
             Request::KillExec { exec } => self.kill_exec(&exec)?,

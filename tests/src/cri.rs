@@ -84,8 +84,13 @@ impl Cri {
 
     /// Makes a pod, and the folder of its logs as the kubelet does.
     pub async fn run_pod(&self, config: &PodSandboxConfig) -> Result<String, Status> {
+        self.run_pod_by("", config).await
+    }
+
+    /// The same with a RuntimeClass handler.
+    pub async fn run_pod_by(&self, handler: &str, config: &PodSandboxConfig) -> Result<String, Status> {
         std::fs::create_dir_all(&config.log_directory).expect("make the folder of logs");
-        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.to_owned() };
         Ok(self.runtime().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 

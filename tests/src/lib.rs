@@ -29,6 +29,7 @@ mod programs;
 mod registry;
 mod requests;
 mod runner;
+pub mod runtime;
 mod server;
 mod streams;
 mod tree;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{BUSYBOX, Cri, Daemon, Image, Leaks, Registry, Settings, peer, programs::Programs, within};
+use crate::{BUSYBOX, Cri, Daemon, Image, Leaks, Registry, Settings, peer, programs::Programs, runtime, within};
 
 /// The host name under which the node's registry is known to the daemon.
 const REGISTRY: &str = "registry.test";
@@ -42,6 +42,7 @@ impl Node {
             &format!("[{:?}, \"/usr/lib/cni\"]", folder.join("cni/bin").display().to_string()),
         );
         settings.text("log.level", "debug,h2=info,hyper=info,tower=info,hyper_util=info");
+        runtime::choose(&mut settings);
         fs::create_dir_all(folder.join("cni/net.d")).expect("make folders");
         fs::create_dir_all(folder.join("cni/bin")).expect("make folders");
         fs::create_dir_all("/run/logs").expect("make folders");
@@ -176,7 +177,7 @@ impl Node {
 
     /// What is on the node now and was not there before the first daemon, but for what may stay.
     pub async fn left(&self) -> Vec<String> {
-        let mut left = self.before.left(&ALLOWED).await;
+        let mut left = self.before.left(&[&ALLOWED[..], &runtime::SKELETON].concat()).await;
         left.extend(self.left_in_root());
         left
     }

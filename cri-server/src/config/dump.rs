@@ -9,6 +9,15 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("root", "Folder of what survives a reboot: images, layers, records. (--root)"),
     ("state", "Folder of what does not: sockets and files of running pods; best on a tmpfs. (--state)"),
     ("socket", "The CRI socket for the kubelet and crictl, mode 0600. (--socket)"),
+    (
+        "default_runtime",
+        "Which of the runtimes below serves pods that name none; empty is the launcher that is built in.",
+    ),
+    (
+        "runtimes",
+        "RuntimeClass handlers, a section each, as [runtimes.runc] with type = \"oci\" and path = \"/usr/sbin/runc\"; \
+         args go before the runtime's command, and one call may take timeout_seconds (30).",
+    ),
     ("image", "Images and registries."),
     (
         "image.certs_dir",

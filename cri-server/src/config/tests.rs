@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, path::Path};
 
-use super::{Config, ConfigError, LogFormat, Overrides, dump};
+use super::{Config, ConfigError, LogFormat, Overrides, RuntimeConfig, RuntimeKind, dump};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("/etc/tripod/config.toml"), text)
@@ -16,6 +16,9 @@ fn what_is_dumped_reads_back_the_same() {
     let mut config = Config::default();
     config.image.pinned.push("registry.example/pause:*".into());
     config.metrics.address = Some("127.0.0.1:9323".parse().unwrap());
+    let runc = RuntimeConfig { kind: RuntimeKind::Oci, path: "/usr/sbin/runc".into(), ..RuntimeConfig::default() };
+    config.runtimes = [("runc".to_owned(), runc), ("plain".to_owned(), RuntimeConfig::default())].into();
+    config.default_runtime = "runc".into();
     for config in [Config::default(), config] {
         let text = config.to_string();
         assert_eq!(parse(&text).unwrap(), config, "{text}");
@@ -88,6 +91,24 @@ fn values_that_cannot_work_are_refused() {
         let error = parse(text).unwrap().checked().unwrap_err().to_string();
         assert!(error.contains(setting), "{error}");
     }
+}
+
+#[test]
+fn runtimes_that_cannot_work_are_refused() {
+    let refused = |text: &str| parse(text).unwrap().checked().unwrap_err().to_string();
+    for (text, told) in [
+        ("default_runtime = \"kata\"", "kata"),
+        ("[runtimes.Kata]", "Kata"),
+        ("[runtimes.x]\ntype = \"oci\"", "absolute"),
+        ("[runtimes.x]\ntype = \"oci\"\npath = \"runc\"", "runc"),
+        ("[runtimes.x]\npath = \"/usr/sbin/runc\"", "type"),
+        ("[runtimes.x]\ntimeout_seconds = 56", "55"),
+    ] {
+        assert!(refused(text).contains(told), "{text}: {}", refused(text));
+    }
+    assert!(parse("[runtimes.x]\ntype = \"vm\"").is_err());
+    assert!(parse("[runtimes.x]\nbinary = \"/usr/sbin/runc\"").is_err());
+    parse("default_runtime = \"x\"\n[runtimes.x]\ntype = \"oci\"\npath = \"/r\"").unwrap().checked().unwrap();
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! The sandbox of a request becomes the engine's pod.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use tripod_cri_api::v1::{
     self, DnsConfig as WireDns, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
     PodSandboxConfig,
 };
-use tripod_engine::{DnsConfig, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol};
+use tripod_engine::{DnsConfig, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol, plugin::Features};
 
 use super::{
     Refusal, Refused,
@@ -18,22 +18,28 @@ use super::{
 const MAX_HOSTNAME: usize = 64;
 
 /// Checks a request for a sandbox and puts it into the engine's words.
-pub(crate) fn pod_config(asked: &PodSandboxConfig, handler: &str, handlers: &[String]) -> Refused<PodConfig> {
+pub(crate) fn pod_config(
+    asked: &PodSandboxConfig,
+    handler: &str,
+    handlers: &BTreeMap<String, Features>,
+) -> Refused<PodConfig> {
     let metadata = asked.metadata.as_ref().ok_or_else(|| Refusal::new("config.metadata", "is missing").of("pod"))?;
-    convert(asked, metadata, handler, handlers)
+    known(handler, handlers)
+        .and_then(|()| convert(asked, metadata, handler))
         .map_err(|refusal| refusal.of(format_args!("pod {}/{}", metadata.namespace, metadata.name)))
 }
 
-fn convert(
-    asked: &PodSandboxConfig,
-    metadata: &v1::PodSandboxMetadata,
-    handler: &str,
-    handlers: &[String],
-) -> Refused<PodConfig> {
-    if !handler.is_empty() && !handlers.iter().any(|known| known == handler) {
-        let known = if handlers.is_empty() { "only the default one".to_owned() } else { handlers.join(", ") };
-        return Err(Refusal::new("runtime_handler", format!("{handler:?} is not configured; there is {known}")));
+/// A handler that is not configured must not be served by another.
+fn known(handler: &str, handlers: &BTreeMap<String, Features>) -> Refused<()> {
+    if handler.is_empty() || handlers.contains_key(handler) {
+        return Ok(());
     }
+    let named: Vec<&str> = handlers.keys().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    let there = if named.is_empty() { "only the default one".to_owned() } else { named.join(", ") };
+    Err(Refusal::new("runtime_handler", format!("{handler:?} is not configured; there is {there}")))
+}
+
+fn convert(asked: &PodSandboxConfig, metadata: &v1::PodSandboxMetadata, handler: &str) -> Refused<PodConfig> {
     if asked.windows.is_some() {
         return Err(Refusal::new("config.windows", "this is a Linux runtime"));
     }

@@ -7,7 +7,9 @@ use tripod_cri_api::v1::{
     PodSandboxMetadata, PortMapping, SeLinuxOption, SecurityProfile, Signal, UserNamespace,
     security_profile::ProfileType,
 };
-use tripod_engine::{AppArmorProfile, ContainerImage, ContainerPid, PidMode, PodConfig, Protocol, SeccompProfile};
+use tripod_engine::{
+    AppArmorProfile, ContainerImage, ContainerPid, PidMode, PodConfig, Protocol, SeccompProfile, plugin::Features,
+};
 
 use super::{container_config, pod_config, signal, update};
 
@@ -26,7 +28,7 @@ fn pod() -> PodSandboxConfig {
 fn pod_with(change: impl FnOnce(&mut PodSandboxConfig)) -> Result<PodConfig, String> {
     let mut config = pod();
     change(&mut config);
-    pod_config(&config, "", &[]).map_err(|refusal| refusal.to_string())
+    pod_config(&config, "", &BTreeMap::new()).map_err(|refusal| refusal.to_string())
 }
 
 fn sandbox_with(change: impl FnOnce(&mut LinuxSandboxSecurityContext)) -> Result<PodConfig, String> {
@@ -102,8 +104,14 @@ fn a_pod_needs_its_names() {
 
 #[test]
 fn handlers_must_be_configured() {
-    refused(pod_config(&pod(), "kata", &[]).map_err(|refusal| refusal.to_string()), &["runtime_handler", "kata"]);
-    assert_eq!(pod_config(&pod(), "kata", &["kata".into()]).unwrap().runtime_handler, "kata");
+    refused(
+        pod_config(&pod(), "kata", &BTreeMap::new()).map_err(|refusal| refusal.to_string()),
+        &["runtime_handler", "kata"],
+    );
+    assert_eq!(
+        pod_config(&pod(), "kata", &[("kata".into(), Features::default())].into()).unwrap().runtime_handler,
+        "kata"
+    );
 }
 
 #[test]

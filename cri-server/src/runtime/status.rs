@@ -1,6 +1,6 @@
 //! Who the runtime is, how it fares, and what the kubelet has to follow.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
 use tonic::Status;
@@ -9,7 +9,7 @@ use tripod_cri_api::v1::{
     RuntimeHandlerFeatures, RuntimeStatus, StatusRequest, StatusResponse, UpdateRuntimeConfigRequest,
     UpdateRuntimeConfigResponse, VersionResponse,
 };
-use tripod_engine::EngineStatus;
+use tripod_engine::{EngineStatus, plugin::Features};
 
 use super::Runtime;
 use crate::status_code::status;
@@ -91,19 +91,22 @@ fn conditions(engine: &EngineStatus) -> Vec<RuntimeCondition> {
     vec![of("Runtime", false), of("Network", true)]
 }
 
-fn handlers(names: &[String]) -> Vec<RuntimeHandler> {
-    std::iter::once("")
-        .chain(names.iter().map(String::as_str))
-        .map(|name| RuntimeHandler {
-            name: name.to_owned(),
-            features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+fn handlers(all: &BTreeMap<String, Features>) -> Vec<RuntimeHandler> {
+    // The default one, whose name is empty, comes first.
+    all.iter()
+        .map(|(name, features)| RuntimeHandler {
+            name: name.clone(),
+            features: Some(RuntimeHandlerFeatures {
+                recursive_read_only_mounts: features.recursive_read_only,
+                user_namespaces: false,
+            }),
         })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use tripod_engine::EngineStatus;
+    use tripod_engine::{EngineStatus, plugin::Features};
 
     use super::{conditions, handlers, version};
 
@@ -126,7 +129,9 @@ mod tests {
 
     #[test]
     fn the_default_handler_has_no_name() {
-        let names: Vec<String> = handlers(&["kata".to_owned()]).into_iter().map(|handler| handler.name).collect();
-        assert_eq!(names, ["", "kata"]);
+        let able = Features { recursive_read_only: true };
+        let all = handlers(&[("kata".to_owned(), Features::default()), (String::new(), able)].into());
+        let found = all.into_iter().map(|handler| (handler.name, handler.features.unwrap().recursive_read_only_mounts));
+        assert_eq!(found.collect::<Vec<_>>(), [(String::new(), true), ("kata".to_owned(), false)]);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     Result,
     isolator::merge_limits,
     operation::Operation,
-    plugin::{ContainerContext, PodContext, RootFs},
+    plugin::{ContainerContext, Launch, PodContext, RootFs},
     undo::Undo,
 };
 
@@ -192,7 +192,13 @@ impl Engine {
             None => self.provision(&container.id, &record.config).await?,
         };
         operation.stage("launch");
-        let task = launcher.launch(&shim, &container.plan(), mounts.rootfs, mounts.volumes).await?;
+        let plan = container.plan();
+        let spec = match launcher.bundle(&container.id) {
+            Some(bundle) => Some(self.spec_of(record, &plan, &bundle).await?),
+            None => None,
+        };
+        let launch = Launch { plan: &plan, spec, rootfs: mounts.rootfs, volumes: mounts.volumes };
+        let task = launcher.launch(&shim, launch).await?;
         tracing::debug!(target: "tripod::operation", container = %container.id, stages = ?task.stages, "launched");
         operation.stage("record");
         let state = ContainerState::Running { pid: task.pid, started_at: task.started_at };

@@ -33,7 +33,7 @@ impl Engine {
                 format!("pod {} has the name {}: remove it first", record.id, PodRecord::key(&config)),
             ));
         }
-        self.launcher(&config.runtime_handler)?;
+        self.launcher(&config.runtime_handler)?.ready()?;
         let id = PodId::random();
         let mut undo = Undo::default();
         match self.build_pod(&id, &config, operation, &mut undo).await {

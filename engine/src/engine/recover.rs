@@ -50,6 +50,12 @@ impl Engine {
         self.restore(loaded, &mut found, if rebooted { NODE_RESTARTED } else { SHIM_LOST }).await;
         // Shims without a record hold processes that may use what the plugins are about to remove.
         self.sweep_unknown_pods(&known).await?;
+        for (handler, launcher) in &self.plugins.launchers {
+            launcher
+                .recover(&known)
+                .await
+                .map_err(|error| error.during(format_args!("runtime handler {handler:?}")))?;
+        }
         self.plugins.provisioner.recover(&known).await?;
         for isolator in &self.plugins.isolators {
             isolator.recover(&known).await.map_err(|error| error.during(isolator.name()))?;

@@ -7,7 +7,7 @@ use tripod_shim_protocol::LaunchPlan;
 
 use super::Engine;
 use crate::{
-    ContainerConfig, PodRecord, PodState, Result,
+    ContainerConfig, ContainerRecord, PodRecord, PodState, Result,
     spec::{Surroundings, spec},
 };
 
@@ -23,26 +23,22 @@ impl Engine {
             Err(_) => None,
         };
         let bundle = bundle.unwrap_or_else(|| self.pod_dir(&pod.id).join("bundle").join(&container.id));
-        self.spec_of(&record.config, &plan, &surroundings(&pod, &record.config, &bundle)).await
+        self.spec_of(&record, &plan, &bundle).await
     }
 
-    /// The plan, and what isolators add.
-    pub(super) async fn spec_of(
-        &self,
-        config: &ContainerConfig,
-        plan: &LaunchPlan,
-        around: &Surroundings,
-    ) -> Result<Value> {
-        let mut spec = spec(plan, around);
+    /// The plan, where its things are, and what isolators add.
+    pub(super) async fn spec_of(&self, record: &ContainerRecord, plan: &LaunchPlan, bundle: &Path) -> Result<Value> {
+        let pod = self.index.pod(record.pod.as_str())?.record();
+        let mut spec = spec(plan, &surroundings(&pod, &record.config, bundle));
         for isolator in &self.plugins.isolators {
-            isolator.spec(config, plan, &mut spec).await.map_err(|error| error.during(isolator.name()))?;
+            isolator.spec(&record.config, plan, &mut spec).await.map_err(|error| error.during(isolator.name()))?;
         }
         Ok(spec)
     }
 }
 
 /// The pod's namespaces are those of its shim.
-pub(super) fn surroundings(pod: &PodRecord, config: &ContainerConfig, bundle: &Path) -> Surroundings {
+fn surroundings(pod: &PodRecord, config: &ContainerConfig, bundle: &Path) -> Surroundings {
     let own = |kind: &str| match pod.state {
         PodState::Ready { shim_pid } => Some(PathBuf::from(format!("/proc/{shim_pid}/ns/{kind}"))),
         PodState::NotReady => None,

@@ -8,7 +8,7 @@ use tripod_shim_protocol::{ExecPlan, LaunchPlan, Reply, Request};
 use crate::{
     ContainerId, Error, Kind, Result,
     isolator::Cgroups,
-    plugin::{Launcher, RootFs, Task},
+    plugin::{Features, Launch, Launcher, RootFs, Task},
     shim::Shim,
 };
 
@@ -31,7 +31,12 @@ impl Launcher for Linux {
         "linux"
     }
 
-    async fn launch(&self, shim: &Shim, plan: &LaunchPlan, rootfs: RootFs, volumes: Vec<OwnedFd>) -> Result<Task> {
+    fn features(&self) -> Features {
+        Features { recursive_read_only: true }
+    }
+
+    async fn launch(&self, shim: &Shim, launch: Launch<'_>) -> Result<Task> {
+        let Launch { plan, rootfs, volumes, .. } = launch;
         let RootFs::Detached(rootfs) = rootfs else {
             return Err(Error::new(Kind::Internal, "launcher linux takes the root filesystem as a detached mount"));
         };
@@ -55,13 +60,11 @@ impl Launcher for Linux {
         exec: ExecPlan,
         stdio: Vec<OwnedFd>,
     ) -> Result<Option<OwnedFd>> {
-        let (reply, fds) = shim.request(Request::Exec(Box::new(exec)), &stdio).await?;
-        started(reply)?;
-        Ok(fds.into_iter().next())
+        self::exec(shim, exec, stdio).await
     }
 
     async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()> {
-        shim.tell(Request::Signal { container: container.to_string(), signal }).await
+        self::signal(shim, container, signal).await
     }
 
     async fn destroy(&self, plan: &LaunchPlan) -> Result<()> {
@@ -69,7 +72,19 @@ impl Launcher for Linux {
     }
 }
 
-fn started(reply: Reply) -> Result<Task> {
+/// One more process in a container, which the shim starts by itself whoever made the container.
+pub(super) async fn exec(shim: &Shim, exec: ExecPlan, stdio: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
+    let (reply, fds) = shim.request(Request::Exec(Box::new(exec)), &stdio).await?;
+    started(reply)?;
+    Ok(fds.into_iter().next())
+}
+
+/// A signal to the first process of a container.
+pub(super) async fn signal(shim: &Shim, container: &ContainerId, signal: i32) -> Result<()> {
+    shim.tell(Request::Signal { container: container.to_string(), signal }).await
+}
+
+pub(super) fn started(reply: Reply) -> Result<Task> {
     match reply {
         Reply::Started { pid, started_at, stages } => Ok(Task { pid, started_at, stages }),
         other => Err(Error::new(Kind::Internal, format!("the shim answered a start with {other:?}"))),

@@ -9,6 +9,7 @@
 pub mod frame;
 mod message;
 mod mount;
+pub mod oci;
 mod plan;
 mod pod;
 mod process;
@@ -20,6 +21,7 @@ pub use message::{
     ContainerReport, Event, ExitRecord, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim,
 };
 pub use mount::{FsOption, Mount, MountFlags, MountSource, Propagation};
+pub use oci::{OciPlan, OciRuntime};
 pub use plan::{CgroupPlan, DeviceKind, DeviceNode, LaunchPlan, LogTarget, PidNamespace, RootfsPlan};
 pub use pod::PodPlan;
 pub use process::{Capabilities, Capability, Credentials, ExecPlan, ProcessPlan, Resource, Rlimit};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExecPlan, LaunchPlan, PodPlan};
+use crate::{ExecPlan, LaunchPlan, OciPlan, PodPlan};
 
 /// Pairs a reply with its request; chosen by the daemon, unique on a connection.
 pub type RequestId = u64;
@@ -45,6 +45,9 @@ pub enum Request {
     /// Start a container. File descriptors: the rootfs, then those that [`crate::MountSource::Detached`] names.
     /// Answered by [`Reply::Started`] once the program has been executed.
     Launch(Box<LaunchPlan>),
+    /// Start a container through an OCI runtime. File descriptors as with [`Request::Launch`].
+    /// Answered by [`Reply::Started`] once the runtime says that it was started.
+    LaunchOci(Box<OciPlan>),
     /// Start a process in a running container. File descriptors: standard input, output and error, all three;
     /// with a terminal none are sent and the reply carries the terminal's master.
     /// Answered by [`Reply::Started`]; its end is [`Event::ExecExited`].

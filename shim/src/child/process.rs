@@ -139,7 +139,7 @@ fn give_to_user(stdio: &[OwnedFd; 3], uid: u32) {
     }
 }
 
-fn place([input, output, error]: &[OwnedFd; 3]) -> Result<(), Errno> {
+pub(super) fn place([input, output, error]: &[OwnedFd; 3]) -> Result<(), Errno> {
     rustix::stdio::dup2_stdin(input)?;
     rustix::stdio::dup2_stdout(output)?;
     rustix::stdio::dup2_stderr(error)

@@ -20,6 +20,7 @@ mod joins;
 mod kubelet_path;
 mod logs;
 mod main_job;
+mod oci;
 mod pods;
 mod port_forward;
 mod processes;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         processes::TESTS,
         seccomp::TESTS,
         apparmor::TESTS,
+        oci::TESTS,
         resources::TESTS,
         volumes::TESTS,
         filesystem::TESTS,
