@@ -84,6 +84,7 @@ STAGES = [
     Stage("contract", "our CRI contract beside that of Kubernetes", CONTRACT, counts.go),
     Stage("tools", "tests of the scripts and of the conformance runner", TOOLS, counts.unittest),
     Stage("critest", "Kubernetes' conformance suite for runtimes", CRITEST, counts.closing_line),
+    Stage("critest-runc", "the same with every container made by runc", f"{CRITEST} --runtime-handler runc", counts.closing_line),
 ]
 
 
