@@ -60,6 +60,7 @@ pub(crate) struct Container<'a> {
     /// The mounts that travelled with the plan; index 0 is the plan's descriptor 1.
     pub(crate) detached: Vec<OwnedFd>,
     pub(crate) stdio: Stdio,
+    pub(crate) pids: Option<BorrowedFd<'a>>,
 }
 
 /// All that an exec needs.
@@ -74,6 +75,8 @@ pub(crate) struct Exec<'a> {
     pub(crate) first: i32,
     pub(crate) cgroup_namespace: bool,
     pub(crate) stdio: Stdio,
+    /// The PID namespace that is entered last, by a process in it: see [`process::become_program`].
+    pub(crate) pids: Option<BorrowedFd<'a>>,
 }
 
 /// A child inside its namespaces, with all that it took along.
@@ -82,6 +85,7 @@ struct Ready<'a> {
     process: &'a ProcessPlan,
     stdio: [OwnedFd; 3],
     listener: Option<seccomp::Listener>,
+    pids: Option<BorrowedFd<'a>>,
 }
 
 /// Becomes the first process of a container; returns only when that failed.
@@ -107,7 +111,7 @@ pub(crate) fn exec(exec: Exec<'_>, mut reporter: Reporter) -> i32 {
 }
 
 fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
-    let Container { plan, pod, rootfs, detached, stdio } = container;
+    let Container { plan, pod, rootfs, detached, stdio, pids } = container;
     reporter.mark("clone");
     hide_from_tracers();
     rustix::process::umask(Mode::empty());
@@ -144,7 +148,7 @@ fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Re
     }
     root::replace(root).internal(|| "change to the container's root filesystem".into())?;
     reporter.mark("mounts");
-    Ok(Ready { process: &plan.process, stdio, listener })
+    Ok(Ready { process: &plan.process, stdio, listener, pids })
 }
 
 fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
@@ -170,7 +174,7 @@ fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a
             terminal::open(root.as_fd(), false, reporter)?
         }
     };
-    Ok(Ready { process: exec.process, stdio, listener })
+    Ok(Ready { process: exec.process, stdio, listener, pids: exec.pids })
 }
 
 /// Until the program is executed, whose own this is again: what can be seen of a process through `/proc/PID` is for root

@@ -33,6 +33,8 @@ use crate::{
     tree::SIGKILL,
 };
 
+const CAP_SYS_PTRACE: u8 = 19;
+
 /// A container that was launched and not yet forgotten.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -45,6 +47,8 @@ pub(crate) struct Container {
     pub(crate) doors: Option<Doors>,
     pub(crate) cgroup_namespace: bool,
     pub(crate) own_pids: bool,
+    /// Its processes can have CAP_SYS_PTRACE.
+    pub(crate) traces: bool,
     pub(crate) log: Option<Log>,
     pub(crate) outputs: Vec<Output>,
     /// Keeps standard input open.
@@ -132,7 +136,10 @@ impl Shim {
         let cgroup = birthplace(&plan.cgroups)?;
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
-        let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio };
+        // Who may trace must not see a process that still has what is the host's: it is born inside when it has not.
+        let (into, pids) = if self.is_traced() { (None, into) } else { (into, None) };
+        let watched = pids.is_some();
+        let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio, pids };
         let child = start::fork(flags, cgroup.as_ref().map(AsFd::as_fd), into, move || child::container(new, reporter))
             .internal(step)?;
 
@@ -144,6 +151,7 @@ impl Shim {
             doors: None,
             cgroup_namespace: plan.cgroup_namespace,
             own_pids: plan.pid != PidNamespace::Node,
+            traces: plan.process.capabilities.bounding.contains(&CAP_SYS_PTRACE),
             log: None,
             outputs: Vec::new(),
             stdin: ends.stdin,
@@ -152,7 +160,7 @@ impl Shim {
         };
         self.containers.insert(plan.container.clone(), container);
         // The child makes its mounts on another processor while a file is created here.
-        if let Err(failure) = self.watch(&plan.container, ends.outputs, plan.log.as_ref()) {
+        if let Err(failure) = self.watch(&plan.container, ends.outputs, plan.log.as_ref(), !watched) {
             if let Some(container) = self.containers.get(&plan.container) {
                 let _ = signal::send(&container.pidfd, SIGKILL);
             }
@@ -162,7 +170,13 @@ impl Shim {
     }
 
     /// Does for a container whose child is on its way what the shim has to do, and lets the child go on.
-    fn watch(&mut self, id: &str, outputs: Vec<(Stream, OwnedFd)>, log: Option<&LogTarget>) -> Result<(), Failure> {
+    fn watch(
+        &mut self,
+        id: &str,
+        outputs: Vec<(Stream, OwnedFd)>,
+        log: Option<&LogTarget>,
+        go: bool,
+    ) -> Result<(), Failure> {
         let step = || format!("watch container {id}");
         let Some(container) = self.containers.get_mut(id) else { return Ok(()) };
         let Phase::Starting(start) = &mut container.phase else { return Ok(()) };
@@ -173,6 +187,9 @@ impl Shim {
             container.outputs.push(Output::pipe(stream, token, fd));
         }
         container.log = log.map(open_log).transpose()?;
+        if !go {
+            return Ok(());
+        }
         match start.go() {
             // The child has ended already, and will be heard.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe || e.kind() == io::ErrorKind::ConnectionReset => Ok(()),
@@ -194,6 +211,11 @@ impl Shim {
             }
             PidNamespace::Target(id) => Ok((0, Some(self.running(id)?.pidfd.as_fd()))),
         }
+    }
+
+    /// Whether a process in one of the pod's PID namespaces may look into others there.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.containers.values().any(|container| container.traces && container.is_alive())
     }
 
     /// The running container `id`.

@@ -44,7 +44,7 @@ pub(crate) enum Phase {
 }
 
 /// Whether a process that may not have been reaped has ended.
-fn has_ended(pidfd: &OwnedFd) -> bool {
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
@@ -65,6 +65,7 @@ impl Shim {
             return Err(failure(FailureKind::Exists, step(), "the shim already has an exec of this name"));
         }
         self.running(&plan.container)?;
+        let traced = self.is_traced();
         let Some(container) = self.containers.get_mut(&plan.container) else {
             return Err(failure(FailureKind::NotFound, step(), "no such container"));
         };
@@ -84,6 +85,9 @@ impl Shim {
         let doors = &*container.doors.insert(doors);
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
+        let into = container.own_pids.then(|| container.pidfd.as_fd());
+        // As in a launch.
+        let (into, pids) = if traced { (None, into) } else { (into, None) };
         let new = child::Exec {
             process: &plan.process,
             cgroups: &container.cgroups,
@@ -92,8 +96,8 @@ impl Shim {
             first: container.pid.as_raw_nonzero().get(),
             cgroup_namespace: container.cgroup_namespace,
             stdio,
+            pids,
         };
-        let into = container.own_pids.then(|| container.pidfd.as_fd());
         let cgroup = cgroup.as_ref().map(AsFd::as_fd);
         let child = start::fork(0, cgroup, into, move || child::exec(new, reporter)).map_err(|error| {
             // No process can be born in a PID namespace whose first one has ended.
@@ -102,8 +106,10 @@ impl Shim {
         })?;
 
         let mut start = Start::new(reply, channel);
-        // If it has ended already, it will be heard.
-        let _ = start.go();
+        if pids.is_none() {
+            // If it has ended already, it will be heard.
+            let _ = start.go();
+        }
         start.token = match self.poll.add_until_closed(start.as_fd(), Source::ExecStart(plan.exec.clone())) {
             Ok(token) => token,
             Err(error) => {

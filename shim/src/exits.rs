@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::fd::OwnedFd,
     path::Path,
     time::{Duration, Instant},
 };
@@ -14,10 +15,11 @@ use crate::{
     attach::Stdin,
     clock,
     containers::Phase,
+    execs,
     fault::{Blame, failure},
     pod::{self, EXITS},
     shim::Shim,
-    start::ReplyTo,
+    start::{ReplyTo, Start},
     tree::{self, SIGKILL},
 };
 
@@ -59,10 +61,14 @@ impl Shim {
             self.call_ended(&id, code);
         } else if let Some((id, _)) = self.containers.iter().find(|(_, c)| c.pid == pid && c.is_alive()) {
             let id = id.clone();
-            self.container_ended(&id, code, at);
+            if let Some(code) = self.container_moved(&id).unwrap_or(Some(code)) {
+                self.container_ended(&id, code, at);
+            }
         } else if let Some((name, _)) = self.execs.iter().find(|(_, exec)| exec.pid == pid) {
             let name = name.clone();
-            self.exec_ended(&name, code);
+            if let Some(code) = self.exec_moved(&name).unwrap_or(Some(code)) {
+                self.exec_ended(&name, code);
+            }
         } else if let Some(pod) = &mut self.pod
             && pod.reaper.as_ref().is_some_and(|reaper| reaper.pid == pid)
         {
@@ -70,6 +76,27 @@ impl Shim {
         } else if self.awaits_child() {
             self.strays.push(pid);
         }
+    }
+
+    /// If the child on its way has ended because another process goes on in its place: notes that one. Gives its exit code
+    /// if it has ended too; it was not known when it was reaped.
+    fn container_moved(&mut self, id: &str) -> Option<Option<i32>> {
+        let stopping = self.stopping.is_some();
+        let container = self.containers.get_mut(id)?;
+        let Phase::Starting(start) = &mut container.phase else { return None };
+        let child = start.moved()?;
+        (container.pid, container.pidfd) = (child.pid, child.pidfd);
+        Some(go_on(start, &container.pidfd, stopping))
+    }
+
+    /// The same for an exec.
+    fn exec_moved(&mut self, name: &str) -> Option<Option<i32>> {
+        let stopping = self.stopping.is_some();
+        let exec = self.execs.get_mut(name)?;
+        let execs::Phase::Starting(start) = &mut exec.phase else { return None };
+        let child = start.moved()?;
+        (exec.pid, exec.pidfd) = (child.pid, child.pidfd);
+        Some(go_on(start, &exec.pidfd, stopping))
     }
 
     pub(crate) fn container_ended(&mut self, id: &str, code: i32, at: i64) {
@@ -170,6 +197,19 @@ impl Shim {
             self.answer(reply, Err(failure(FailureKind::Internal, "shut down", text)), Vec::new());
         }
     }
+}
+
+/// Lets a process that goes on in another's place do so, or ends it. It has waited for this, so that if it has ended it
+/// was killed.
+fn go_on(start: &Start, process: &OwnedFd, stopping: bool) -> Option<i32> {
+    if execs::has_ended(process) {
+        return Some(128 + SIGKILL);
+    }
+    if stopping {
+        let _ = signal::send(process, SIGKILL);
+    }
+    let _ = start.go();
+    None
 }
 
 fn remove(path: &Path) -> io::Result<()> {

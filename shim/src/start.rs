@@ -14,6 +14,7 @@ use rustix::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
         SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
     },
+    process::Pid,
     thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces},
 };
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub(crate) struct ReplyTo {
 enum Word {
     /// The terminal's master travels with this.
     Terminal,
+    /// Another process goes on, whose PID on the host this is; a descriptor of it travels with this.
+    Moved { pid: i32 },
     /// Only execve is left to do; said at this monotonic time.
     Ready { stages: Stages, at: i64 },
     /// It will not be.
@@ -66,6 +69,7 @@ pub(crate) struct Start {
     pub(crate) token: Token,
     /// The master of the child's terminal.
     pub(crate) master: Option<OwnedFd>,
+    moved: Option<fork::Child>,
     channel: OwnedFd,
     ready: Option<(Stages, i64)>,
     failed: Option<Failure>,
@@ -155,6 +159,11 @@ impl LastWord {
     }
 }
 
+/// Says that `child` goes on in the calling process' place.
+pub(crate) fn tell_moved(channel: BorrowedFd<'_>, child: &fork::Child) -> io::Result<()> {
+    say(channel, &Word::Moved { pid: child.pid.as_raw_nonzero().get() }, &[child.pidfd.as_fd()])
+}
+
 /// Says why there will be no program. If even that fails, the shim sees the channel close without a word.
 pub(crate) fn tell_failure(channel: BorrowedFd<'_>, mut failure: Failure) {
     cut(&mut failure.step);
@@ -183,7 +192,7 @@ fn say(channel: BorrowedFd<'_>, word: &Word, fds: &[BorrowedFd<'_>]) -> io::Resu
 
 impl Start {
     pub(crate) fn new(reply: ReplyTo, channel: OwnedFd) -> Start {
-        Start { reply, token: 0, channel, master: None, ready: None, failed: None }
+        Start { reply, token: 0, channel, master: None, moved: None, ready: None, failed: None }
     }
 
     /// Lets the child execute its program. It has been on its way since the fork, and what the shim had to do itself was
@@ -205,10 +214,8 @@ impl Start {
     pub(crate) fn advance(&mut self) -> Progress {
         loop {
             match self.hear() {
-                Ok(Some(Word::Terminal)) => {}
-                Ok(Some(Word::Ready { stages, at })) => self.ready = Some((stages, at)),
-                Ok(Some(Word::Failed(failure))) => self.failed = Some(failure),
-                Ok(None) => return Progress::Over(self.result()),
+                Ok(true) => {}
+                Ok(false) => return Progress::Over(self.result()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Progress::Pending,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // The child has ended before it took the shim's go: said once, before its own words.
@@ -233,21 +240,44 @@ impl Start {
         Ok(stages)
     }
 
-    fn hear(&mut self) -> io::Result<Option<Word>> {
+    /// The process that goes on in the child's place, if the child has said that there is one.
+    pub(crate) fn moved(&mut self) -> Option<fork::Child> {
+        loop {
+            match self.hear() {
+                Ok(true) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset) => {}
+                // The end, and whatever else there is, is heard again.
+                Ok(false) | Err(_) => return self.moved.take(),
+            }
+        }
+    }
+
+    /// Hears one word; `false` at the end.
+    fn hear(&mut self) -> io::Result<bool> {
         let mut bytes = vec![0; MAX_WORD];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = recvmsg(&self.channel, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+        let mut came = None;
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(mut fds) = part {
-                self.master = fds.next();
+                came = fds.next();
             }
         }
         if received.bytes == 0 {
-            return Ok(None);
+            return Ok(false);
         }
-        Ok(Some(serde_json::from_slice(&bytes[..received.bytes])?))
+        match serde_json::from_slice(&bytes[..received.bytes])? {
+            Word::Terminal => self.master = came,
+            Word::Moved { pid } => {
+                let child = Pid::from_raw(pid).zip(came);
+                self.moved = child.map(|(pid, pidfd)| fork::Child { pid, pidfd });
+            }
+            Word::Ready { stages, at } => self.ready = Some((stages, at)),
+            Word::Failed(failure) => self.failed = Some(failure),
+        }
+        Ok(true)
     }
 }
 

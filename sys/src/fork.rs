@@ -86,6 +86,36 @@ pub fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() ->
     }
 }
 
+/// Starts a child of the calling process' *parent*, which runs `child` and then exits with the code that it returned. It
+/// is born into the PID namespace that the caller has entered for its children.
+///
+/// The caller must be a child of [`spawn`], and so have one thread: by now its `/proc` may be anybody's, and is not asked.
+pub fn sibling(child: impl FnOnce() -> i32) -> io::Result<Child> {
+    let mut pidfd: libc::c_int = -1;
+    // The signal at its end is that of the caller's own.
+    let mut args = CloneArgs {
+        flags: CLONE_PIDFD | libc::CLONE_PARENT as u64,
+        pidfd: (&raw mut pidfd) as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: as in `spawn`: `args` is valid, `pidfd` outlives the call, and no memory is shared with the child.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let code = child();
+            // SAFETY: ends the process at once; the caller's exit handlers and buffers are not the child's to run.
+            unsafe { libc::_exit(code) }
+        }
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            // SAFETY: the kernel has stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            pid.map(|pid| Child { pid, pidfd }).ok_or_else(|| io::Error::other("the kernel gave an impossible PID"))
+        }
+    }
+}
+
 /// Whether the calling process has exactly one thread: `/proc/self/task` has one link per thread and two of its own.
 pub fn is_single_threaded() -> io::Result<bool> {
     Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3)

@@ -1,9 +1,8 @@
 //! The last steps before the program, the same for a container's first process and for an exec.
 
 use std::{
-    convert::Infallible,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -11,9 +10,10 @@ use rustix::{
     fs::{Gid, Mode, OFlags, Uid},
     io::Errno,
     process::{Rlimit, setrlimit},
+    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
 };
 use tripod_shim_protocol::{EXIT_START_ERROR, Failure, ProcessPlan, Resource};
-use tripod_sys::{exec, inroot, signal};
+use tripod_sys::{exec, fork, inroot, signal};
 
 use super::{
     Ready, identity, place,
@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     fault::Blame,
-    start::{LastWord, Reporter, tell_failure},
+    start::{LastWord, Reporter, tell_failure, tell_moved},
+    tree,
 };
 
 /// Sets the badness for the OOM killer through the host's procfs. Lowering it below what the shim was given takes
@@ -45,41 +46,46 @@ fn write_proc(path: &str, text: &str) -> io::Result<()> {
 }
 
 /// Becomes the plan's program; returns only when that failed.
+///
+/// With `pids`, somebody in that PID namespace may look into every process there, with CAP_SYS_PTRACE. So the child stays
+/// outside until it has nothing of the host's any more, no descriptor, no directory, no right, and what is born inside is
+/// another process, which goes on in its place.
 pub(super) fn become_program(ready: Ready<'_>, reporter: Reporter) -> i32 {
-    let Ready { process, stdio, listener } = ready;
-    match prepare(process, &stdio) {
+    let Ready { process, stdio, listener, pids } = ready;
+    let prepared = prepare(process, &stdio, pids.is_none());
+    let pids = pids.map(|pids| pids.try_clone_to_owned().internal(|| "duplicate a descriptor".into())).transpose();
+    let (program, pids) = match prepared.and_then(|program| Ok((program, pids?))) {
         Err(failure) => {
             reporter.failed(failure);
-            EXIT_START_ERROR
+            return EXIT_START_ERROR;
         }
-        Ok(program) => {
-            let (channel, word) = reporter.into_last_word();
-            let (socket, message) = listener.map(Listener::into_parts).unzip();
-            let kept: Vec<_> = [Some(channel), socket].into_iter().flatten().collect();
-            exec::with_stdio_and(&kept, |kept| {
-                let listener = kept.get(1).copied().zip(message);
-                match finish(process, &program, word, kept[0], listener.as_ref()) {
-                    Ok(never) => match never {},
-                    Err(failure) => {
-                        tell_failure(kept[0], failure);
-                        EXIT_START_ERROR
-                    }
-                }
-            })
+        Ok(ready) => ready,
+    };
+    let (channel, word) = reporter.into_last_word();
+    let (socket, message) = listener.map(Listener::into_parts).unzip();
+    let inside = pids.is_some();
+    let kept: Vec<_> = [Some(channel), pids, socket].into_iter().flatten().collect();
+    exec::with_stdio_and(&kept, |kept| {
+        let pids = kept.get(1).copied().filter(|_| inside);
+        let listener = kept.get(1 + usize::from(inside)).copied().zip(message);
+        let last = Last { process, program: &program, channel: kept[0], listener, word };
+        match become_user(process, pids).and_then(|()| if inside { last.by_another() } else { last.execute(false) }) {
+            Ok(code) => code,
+            Err(failure) => {
+                tell_failure(kept[0], failure);
+                EXIT_START_ERROR
+            }
         }
-    }
+    })
 }
 
 /// All that still needs descriptors.
-fn prepare(process: &ProcessPlan, stdio: &[OwnedFd; 3]) -> Result<Program, Failure> {
+fn prepare(process: &ProcessPlan, stdio: &[OwnedFd; 3], session: bool) -> Result<Program, Failure> {
     let program = Program::new(process)?;
-    // Fails only for a leader of a process group, which a new child is not.
-    let _ = rustix::process::setsid();
     give_to_user(stdio, process.credentials.uid);
     place(stdio).internal(|| "place standard input, output and error".into())?;
-    if process.terminal {
-        rustix::process::ioctl_tiocsctty(stdio[0].as_fd())
-            .internal(|| "make the terminal the controlling one".into())?;
+    if session {
+        lead_session(process)?;
     }
     for limit in &process.rlimits {
         let bound = |value: u64| (value != u64::MAX).then_some(value);
@@ -90,18 +96,28 @@ fn prepare(process: &ProcessPlan, stdio: &[OwnedFd; 3]) -> Result<Program, Failu
     Ok(program)
 }
 
-/// No descriptor of the host's is open any more.
-fn finish(
-    process: &ProcessPlan,
-    program: &Program,
-    word: LastWord,
-    channel: BorrowedFd<'_>,
-    listener: Option<&(BorrowedFd<'_>, Vec<u8>)>,
-) -> Result<Infallible, Failure> {
+/// Begins a session, with the terminal on standard input as its own.
+fn lead_session(process: &ProcessPlan) -> Result<(), Failure> {
+    // Fails only for a leader of a process group, which a new child is not.
+    let _ = rustix::process::setsid();
+    if process.terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
+            .internal(|| "make the terminal the controlling one".into())?;
+    }
+    Ok(())
+}
+
+/// Becomes the plan's user, in its directory. No descriptor of the host's is open any more.
+fn become_user(process: &ProcessPlan, pids: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
     let cwd = Path::new(&process.cwd);
     let step = || format!("change to working directory {}", cwd.display());
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let entered = enter(cwd);
+    if let Some(pids) = pids {
+        // For children; later the right for it is gone.
+        move_into_thread_name_spaces(pids, ThreadNameSpaceType::PROCESS_ID)
+            .internal(|| "enter the PID namespace".into())?;
+    }
     identity::take(process)?;
     match entered {
         // Root may not be allowed where the user is: network filesystems do that.
@@ -109,12 +125,52 @@ fn finish(
         other => other.plan(step)?,
     }
     rustix::process::umask(Mode::from_raw_mode(process.credentials.umask.unwrap_or(0o022) & 0o777));
-    signal::reset_all();
-    word.ready(channel, "credentials").internal(|| "report to the shim".into())?;
-    if let Some(filter) = &process.seccomp {
-        seccomp::load(filter, listener)?;
+    Ok(())
+}
+
+/// What is left to do as the user.
+struct Last<'a> {
+    process: &'a ProcessPlan,
+    program: &'a Program,
+    channel: BorrowedFd<'a>,
+    listener: Option<(BorrowedFd<'a>, Vec<u8>)>,
+    word: LastWord,
+}
+
+// === impl Last ===
+
+impl Last<'_> {
+    /// Executes the program; returns only when that failed.
+    fn execute(self, session: bool) -> Result<i32, Failure> {
+        if session {
+            lead_session(self.process)?;
+        }
+        signal::reset_all();
+        self.word.ready(self.channel, "credentials").internal(|| "report to the shim".into())?;
+        if let Some(filter) = &self.process.seccomp {
+            seccomp::load(filter, self.listener.as_ref())?;
+        }
+        match self.program.execute()? {}
     }
-    program.execute()
+
+    /// Lets a process do that which is born in the PID namespace, and says so.
+    fn by_another(self) -> Result<i32, Failure> {
+        let channel = self.channel;
+        let step = || "start the process in its PID namespace".into();
+        let go_on = move || match self.execute(true) {
+            Ok(code) => code,
+            Err(failure) => {
+                tell_failure(channel, failure);
+                EXIT_START_ERROR
+            }
+        };
+        let child = fork::sibling(go_on).internal(step)?;
+        if let Err(error) = tell_moved(channel, &child) {
+            let _ = signal::send(&child.pidfd, tree::SIGKILL);
+            return Err(error).internal(step);
+        }
+        Ok(0)
+    }
 }
 
 /// Enters `cwd`. Magic links are not followed: one in `/proc` could lead to where no path does (CVE-2024-21626).

@@ -26,6 +26,7 @@ tests![
     a_foreign_dev_fakes_neither_null_nor_console,
     mounts_reach_no_file_of_proc,
     who_watches_newcomers_sees_nothing,
+    who_may_trace_newcomers_sees_nothing,
 ];
 
 /// Time of a race, at least; on a slow machine one round may take longer. Thousands of rounds are in the unit tests of the
@@ -402,18 +403,35 @@ async fn mounts_reach_no_file_of_proc(node: &mut Node) {
 
 /// CVE-2016-9962: a process on its way into a container still has what the runtime has.
 async fn who_watches_newcomers_sees_nothing(node: &mut Node) {
+    newcomers(node, None).await;
+}
+
+/// The same with the capability that lets one look.
+async fn who_may_trace_newcomers_sees_nothing(node: &mut Node) {
+    newcomers(node, Some("SYS_PTRACE")).await;
+}
+
+async fn newcomers(node: &mut Node, capability: Option<&str>) {
     let cri = with_intruder(node).await;
     let config = shared_pod("main");
     let pod = cri.run_pod(&config).await.unwrap();
-    let id = cri.run(&pod, &config, &intruding("watcher", &format!("intruder watch {MARK}"))).await.unwrap();
+    let mut watcher = intruding("watcher", &format!("intruder watch {MARK}"));
+    if let Some(name) = capability {
+        let capabilities = Capability { add_capabilities: vec![name.to_owned()], ..Capability::default() };
+        security_of(&mut watcher).capabilities = Some(capabilities);
+    }
+    let id = cri.run(&pod, &config, &watcher).await.unwrap();
     let log = cri.status(&id).await.unwrap().log_path;
     let begun = async || fs::read_to_string(&log).ok()?.contains("begun").then_some(());
     eventually("the watcher", Duration::from_secs(20), begun).await;
     let (begin, mut rounds) = (Instant::now(), 0);
     while begin.elapsed() < RACE {
-        cri.sh(&id, "true").await;
-        let name = format!("other{rounds}");
-        cri.outcome(&pod, &config, &shell(&name, "true")).await.unwrap();
+        assert_eq!(cri.exec(&id, &["/bin/sh", "-c", "exit 7"], 10).await.unwrap().exit_code, 7);
+        let mut other = shell(&format!("other{rounds}"), "tty; id -u; exit 3");
+        other.tty = rounds % 2 == 1;
+        let (status, text) = cri.outcome(&pod, &config, &other).await.unwrap();
+        let terminal = if other.tty { "/dev/pts/0" } else { "not a tty" };
+        assert_eq!((status.exit_code, text.replace('\r', "")), (3, format!("{terminal}\n0\n")));
         rounds += 1;
     }
     cri.sh(&id, "touch /stop").await;
