@@ -20,6 +20,10 @@ use rustix::{
 /// The most symlinks that are followed while a path is made; the kernel's own limit for one look-up.
 const MAX_LINKS: usize = 40;
 
+/// How often a look-up that renames elsewhere have disturbed is tried again. Whoever renames all the time makes that a
+/// matter of seconds, but not more.
+const PATIENCE: usize = 1 << 20;
+
 /// Opens `path` below `root` with `flags` and `mode` as in open(2).
 pub fn open(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
     Ok(look_up(root.as_fd(), path, flags, mode, ResolveFlags::empty())?)
@@ -28,13 +32,14 @@ pub fn open(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> io::Resu
 fn look_up(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode, more: ResolveFlags) -> Result<OwnedFd, Errno> {
     let path = relative(path);
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
-    loop {
+    for _ in 0..PATIENCE {
         match openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
             // The kernel gives up when a rename elsewhere on the system could have led out of the root.
-            Err(Errno::AGAIN) => continue,
+            Err(Errno::AGAIN) => {}
             other => return other,
         }
     }
+    Err(Errno::AGAIN)
 }
 
 /// Opens `path` below `root` as a mere handle (`O_PATH`), for the calls that take one.
