@@ -14,7 +14,8 @@ use rustix::{
     process::Pid,
 };
 use tripod_shim_protocol::{
-    CgroupPlan, ContainerReport, ExitRecord, Failure, FailureKind, LaunchPlan, LogTarget, PidNamespace, Reply,
+    Capability, CgroupPlan, ContainerReport, ExitRecord, Failure, FailureKind, LaunchPlan, LogTarget, PidNamespace,
+    Reply,
 };
 use tripod_sys::{fork, signal};
 
@@ -33,7 +34,11 @@ use crate::{
     tree::SIGKILL,
 };
 
-const CAP_SYS_PTRACE: u8 = 19;
+/// Whether processes of a container by this plan can have CAP_SYS_PTRACE.
+pub(crate) fn may_trace(plan: &LaunchPlan) -> bool {
+    const CAP_SYS_PTRACE: Capability = 19;
+    plan.process.capabilities.bounding.contains(&CAP_SYS_PTRACE)
+}
 
 /// A container that was launched and not yet forgotten.
 #[derive(Debug)]
@@ -151,7 +156,7 @@ impl Shim {
             doors: None,
             cgroup_namespace: plan.cgroup_namespace,
             own_pids: plan.pid != PidNamespace::Node,
-            traces: plan.process.capabilities.bounding.contains(&CAP_SYS_PTRACE),
+            traces: may_trace(plan),
             log: None,
             outputs: Vec::new(),
             stdin: ends.stdin,
