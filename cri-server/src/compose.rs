@@ -41,7 +41,7 @@ pub(crate) struct Parts {
 pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     let shim = ShimProgram::load(&shim_program(&config.shim.program)?)?;
     let service = ImageService::open(config.image_service()).await?;
-    let builtin = isolator::builtin(&config.cgroup.base)
+    let builtin = isolator::builtin(&config.cgroup.base, &config.state)
         .map_err(|error| Error::with(Kind::FailedPrecondition, "look at the host's cgroups", error))?;
     let network = Network::new(config.network.clone(), &config.root)?;
 

@@ -40,6 +40,8 @@ pub struct PodConfig {
     pub namespaces: PodNamespaces,
     /// Sysctls of the pod's namespaces.
     pub sysctls: Map,
+    /// SELinux label of its containers.
+    pub selinux: SelinuxOptions,
     /// The pod may hold privileged containers.
     pub privileged: bool,
     /// RuntimeClass handler; empty is the default one.
@@ -297,6 +299,8 @@ pub struct Security {
     pub seccomp: SeccompProfile,
     /// AppArmor profile.
     pub apparmor: AppArmorProfile,
+    /// SELinux label, in place of the pod's.
+    pub selinux: SelinuxOptions,
     /// Paths to hide.
     pub masked_paths: Vec<PathBuf>,
     /// Paths to make read-only.
@@ -339,6 +343,28 @@ pub enum AppArmorProfile {
     Localhost(String),
     /// None.
     Unconfined,
+}
+
+/// Parts of a SELinux label; what is empty is left to the node's policy, and the level to tripod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SelinuxOptions {
+    /// User, as `system_u`.
+    pub user: String,
+    /// Role, as `system_r`.
+    pub role: String,
+    /// Type, as `container_t`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Level, as `s0:c1,c2`.
+    pub level: String,
+}
+
+impl SelinuxOptions {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What becomes of the groups that the image's /etc/group gives to the user.

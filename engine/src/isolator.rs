@@ -9,7 +9,7 @@
 //! 4. `process`: program, environment, working directory.
 //! 5. `credentials`: user and groups; adds `HOME` to the environment. Then `capabilities`, and `seccomp`,
 //!    whose default profile depends on them, and `apparmor`.
-//! 6. `mounts`, `devices`: `devices` looks at what is mounted over `/dev`.
+//! 6. `mounts`, `selinux`, which labels them, `devices`, which looks at what is mounted over `/dev`.
 //! 7. `cgroups`: last, because device rules are written by `devices`.
 
 mod apparmor;
@@ -24,10 +24,11 @@ mod mounts;
 mod namespaces;
 mod process;
 mod seccomp;
+mod selinux;
 pub mod signal;
 mod sysctls;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 pub use apparmor::AppArmor;
 pub use capabilities::Capabilities;
@@ -40,6 +41,7 @@ pub use namespaces::Namespaces;
 pub use process::Process;
 pub(crate) use process::set_default;
 pub use seccomp::Seccomp;
+pub use selinux::Selinux;
 pub use sysctls::Sysctls;
 
 use crate::{Error, Kind, Result, plugin::Isolator};
@@ -56,8 +58,8 @@ pub struct Builtin {
 }
 
 /// Makes all isolators of this module. `cgroup_base` names the cgroup below which pods without a parent of kubelet's
-/// live, one component as in `tripod`; daemons that run side by side need different ones.
-pub fn builtin(cgroup_base: &str) -> Result<Builtin> {
+/// live, one component as in `tripod`; daemons that run side by side need different ones. `state` is the state folder.
+pub fn builtin(cgroup_base: &str, state: &Path) -> Result<Builtin> {
     let cgroups = Arc::new(Cgroups::discover(cgroup_base)?);
     Ok(Builtin {
         before_network: vec![Arc::new(Namespaces), Arc::new(Sysctls)],
@@ -69,6 +71,7 @@ pub fn builtin(cgroup_base: &str) -> Result<Builtin> {
             Arc::new(Seccomp::new()),
             Arc::new(AppArmor::new()),
             Arc::new(Mounts::new()),
+            Arc::new(Selinux::new(state)),
             Arc::new(Devices),
             Arc::clone(&cgroups) as Arc<dyn Isolator>,
         ],

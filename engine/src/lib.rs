@@ -20,7 +20,7 @@ pub mod usage;
 pub use config::{
     AppArmorProfile, ContainerConfig, ContainerImage, ContainerPid, DeviceRequest, DnsConfig, GroupsPolicy,
     ImageConfig, ImageVolume, Map, MountOptions, PidMode, PodConfig, PodNamespaces, PortMapping, Protocol,
-    SeccompProfile, Security, VolumeMount,
+    SeccompProfile, Security, SelinuxOptions, VolumeMount,
 };
 pub use engine::{
     ContainerUsage, Engine, EngineOptions, EngineStatus, ExecOutput, Plugins, Session, SessionEnd, SessionStreams,

@@ -89,6 +89,11 @@ pub trait Isolator: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// The SELinux label of what is mounted for a container. Asked before its root filesystem is made.
+    fn mount_label(&self, _pod: PodContext<'_>, _config: &ContainerConfig) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Writes its part of a container's plan. Nothing of the container exists yet but its root filesystem.
     async fn prepare(&self, _container: ContainerContext<'_>, _plan: &mut LaunchPlan) -> Result<()> {
         Ok(())
@@ -174,6 +179,9 @@ pub trait Provisioner: fmt::Debug + Send + Sync {
     async fn recover(&self, _known: &Known) -> Result<()> {
         Ok(())
     }
+
+    /// The SELinux label of all that is mounted for a container from now on, until [`Self::destroy`].
+    fn label(&self, _container: &ContainerId, _label: &str) {}
 
     /// A root filesystem with the image below and a writable layer of the container's own on top. The layers are in
     /// use from here until [`Self::destroy`], even if the image is removed. May be called again for a container that

@@ -67,6 +67,9 @@ fn linux(plan: &LaunchPlan, around: &Surroundings) -> Value {
         "maskedPaths": plan.masked_paths,
         "readonlyPaths": plan.read_only_paths,
     });
+    if let Some(label) = &plan.mount_label {
+        linux["mountLabel"] = label.as_str().into();
+    }
     if mounts::any_is_shared(plan) {
         // Without it a runtime cuts what it mounts off from the host.
         linux["rootfsPropagation"] = "rshared".into();

@@ -42,12 +42,19 @@ pub struct Overlay {
     usage: Arc<usage::Cache>,
     /// Changes of one container's folder, one after the other.
     busy: Arc<Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>>,
+    /// SELinux labels of the mounts of those that have one.
+    labels: Arc<Mutex<HashMap<ContainerId, String>>>,
 }
 
 impl ImageService {
     /// The provisioner that stands on this service's store.
     pub fn overlay(&self) -> Overlay {
-        Overlay { inner: Arc::clone(&self.inner), usage: Arc::clone(&self.inner.usage), busy: Arc::default() }
+        Overlay {
+            inner: Arc::clone(&self.inner),
+            usage: Arc::clone(&self.inner.usage),
+            busy: Arc::default(),
+            labels: Arc::default(),
+        }
     }
 }
 
@@ -154,6 +161,10 @@ impl Overlay {
         self.inner.fetcher.layout.containers().join(container)
     }
 
+    fn label_of(&self, container: &ContainerId) -> Option<String> {
+        self.labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(container).cloned()
+    }
+
     /// Forgets a container and moves its folder to the trash.
     async fn forget(&self, container: &ContainerId) -> Result<()> {
         let (folder, trash) = (self.folder(container), self.inner.fetcher.trash.clone());
@@ -184,18 +195,25 @@ impl Provisioner for Overlay {
         result
     }
 
+    fn label(&self, container: &ContainerId, label: &str) {
+        let mut labels = self.labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        labels.insert(container.clone(), label.to_owned());
+    }
+
     async fn provision(&self, image: &str, container: &ContainerId) -> Result<RootFs> {
         let _turn = self.turn(container).await;
         let (_, lower) = self.lease(image, container).await?;
         let (folder, layout, trash) =
             (self.folder(container), self.inner.fetcher.layout.clone(), self.inner.fetcher.trash.clone());
+        let label = self.label_of(container);
         let mounted = blocking(move || {
             let (upper, work) = (folder.join("upper"), folder.join("work"));
             lower.make_top(&upper)?;
             // An earlier volatile mount has left a mark there that would make the kernel refuse.
             trash.take(&work)?;
             make_folder(&work)?;
-            mount::overlay(&lower.folders, &layout.empty(), Some((&upper, &work)), &folder)
+            let label = label.as_deref();
+            mount::overlay(&lower.folders, &layout.empty(), Some((&upper, &work)), &folder, label)
         });
         let mounted = mounted.await?;
         mounted
@@ -207,6 +225,7 @@ impl Provisioner for Overlay {
         let _turn = self.turn(container).await;
         let (id, lower) = self.lease(image, container).await?;
         let (folder, empty, sub) = (self.folder(container), self.inner.fetcher.layout.empty(), sub_path.to_owned());
+        let label = self.label_of(container);
         let mounted = blocking(move || {
             let mut folders = lower.folders.clone();
             if lower.needs_top() {
@@ -214,7 +233,7 @@ impl Provisioner for Overlay {
                 lower.make_top(&top)?;
                 folders.insert(0, top);
             }
-            let whole = mount::overlay(&folders, &empty, None, &folder)?;
+            let whole = mount::overlay(&folders, &empty, None, &folder, label.as_deref())?;
             if sub.as_os_str().is_empty() { Ok(whole) } else { mount::below(&whole, &sub, &folder) }
         });
         mounted.await?.map_err(|error| match error.kind() {
@@ -231,6 +250,7 @@ impl Provisioner for Overlay {
 
     async fn destroy(&self, container: &ContainerId) -> Result<()> {
         let _turn = self.turn(container).await;
+        self.labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(container);
         if !self.inner.fetcher.catalog.state().leases.contains_key(container) {
             return Ok(());
         }

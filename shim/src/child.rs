@@ -131,14 +131,14 @@ fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Re
     root::leave_for(&pod.empty, &rootfs).internal(|| "leave the host's mounts".into())?;
     let root = rootfs.as_fd();
     for (mount, source) in plan.mounts.iter().zip(sources.mounts) {
-        mounts::attach(root, mount, source)?;
+        mounts::attach(root, mount, source, plan.mount_label.as_deref())?;
     }
     devices::make_all(root, plan, sources.devices)?;
     let stdio = match stdio {
         Stdio::Fds(fds) => fds,
         Stdio::Terminal => terminal::open(root, true, reporter)?,
     };
-    masks::hide(root, &plan.masked_paths, sources.null)?;
+    masks::hide(root, &plan.masked_paths, sources.null, plan.mount_label.as_deref())?;
     masks::protect(root, &plan.read_only_paths)?;
     // While it can still be made. What is wrong with it is told when it is entered.
     let _ = inroot::mkdir_all(root, &plan.process.cwd, Mode::from_raw_mode(0o755));

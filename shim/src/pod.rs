@@ -83,7 +83,8 @@ impl Pod {
         };
         let shm = match plan.shm_size {
             None => Shm::Host,
-            Some(size) => Shm::new(size).internal(|| format!("make shared memory of {size} bytes"))?,
+            Some(size) => Shm::new(size, plan.mount_label.as_deref())
+                .internal(|| format!("make shared memory of {size} bytes"))?,
         };
         let exits = plan.dir.join(EXITS);
         std::fs::create_dir_all(&exits).plan(|| format!("make folder {}", exits.display()))?;
@@ -128,9 +129,10 @@ fn sysctl_path(key: &str) -> Option<String> {
 
 impl Shm {
     /// A new tmpfs.
-    fn new(size: u64) -> io::Result<Shm> {
+    fn new(size: u64, label: Option<&str>) -> io::Result<Shm> {
         let size = size.to_string();
-        let options = [("size", Value::String(&size)), ("mode", Value::String("1777"))];
+        let mut options = vec![("size", Value::String(&size)), ("mode", Value::String("1777"))];
+        options.extend(label.map(|label| ("context", Value::String(label))));
         let attributes = Attributes { nosuid: true, nodev: true, noexec: true, ..Attributes::default() };
         let mount = mount::new_filesystem("tmpfs", &options, attributes)?;
         match mount::clone_fd(&mount, false) {

@@ -67,6 +67,7 @@ fn convert(asked: &PodSandboxConfig, metadata: &v1::PodSandboxMetadata, handler:
         cgroup_parent: cgroup_parent(&linux.cgroup_parent)?,
         namespaces,
         sysctls: linux.sysctls.iter().map(|(name, value)| sysctl(name, value)).collect::<Refused<_>>()?,
+        selinux: security::selinux("config.linux.security_context.selinux_options", context.selinux_options.as_ref())?,
         privileged: context.privileged,
         runtime_handler: handler.to_owned(),
     })
@@ -79,7 +80,6 @@ fn check_security(context: &LinuxSandboxSecurityContext) -> Refused<()> {
     #[allow(deprecated)]
     let former = context.seccomp_profile_path.as_str();
     security::sandbox_seccomp(&at("seccomp"), context.seccomp.as_ref(), former)?;
-    security::selinux(&at("selinux_options"), context.selinux_options.as_ref())?;
     if context.run_as_group.is_some() && context.run_as_user.is_none() {
         return Err(Refusal::new(at("run_as_group"), "needs run_as_user beside it"));
     }

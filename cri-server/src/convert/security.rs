@@ -7,7 +7,8 @@ use tripod_cri_api::v1::{
     SupplementalGroupsPolicy, security_profile::ProfileType,
 };
 use tripod_engine::{
-    AppArmorProfile, ContainerPid, GroupsPolicy, PidMode, PodConfig, SeccompProfile, Security, isolator::capability,
+    AppArmorProfile, ContainerPid, GroupsPolicy, PidMode, PodConfig, SeccompProfile, Security, SelinuxOptions,
+    isolator::capability,
 };
 
 use super::{
@@ -21,9 +22,6 @@ pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig) -
     if asked.privileged && !pod.privileged {
         let problem = "a privileged container needs a pod sandbox that was made with privileged = true";
         return Err(Refusal::new(at("privileged"), problem));
-    }
-    if !asked.privileged {
-        selinux(&at("selinux_options"), asked.selinux_options.as_ref())?;
     }
     let mut security = Security {
         privileged: asked.privileged,
@@ -45,6 +43,7 @@ pub(super) fn security(asked: &LinuxContainerSecurityContext, pod: &PodConfig) -
             false => seccomp(&at("seccomp"), asked.seccomp.as_ref(), profile_path(asked))?,
         },
         apparmor: apparmor(&at("apparmor"), asked.apparmor.as_ref(), former_apparmor(asked))?,
+        selinux: selinux(&at("selinux_options"), asked.selinux_options.as_ref())?,
         masked_paths: paths(&at("masked_paths"), &asked.masked_paths)?,
         read_only_paths: paths(&at("readonly_paths"), &asked.readonly_paths)?,
         ..Security::default()
@@ -143,13 +142,48 @@ pub(super) fn sandbox_seccomp(field: &str, profile: Option<&SecurityProfile>, fo
     seccomp(field, profile, former).map(drop)
 }
 
-/// Refuses a label.
-pub(super) fn selinux(field: &str, options: Option<&SeLinuxOption>) -> Refused<()> {
-    let Some(options) = options else { return Ok(()) };
-    if [&options.user, &options.role, &options.r#type, &options.level].iter().all(|part| part.is_empty()) {
-        return Ok(());
+/// The parts of a SELinux label. Where there is no SELinux they are without effect, but checked all the same.
+pub(super) fn selinux(field: &str, options: Option<&SeLinuxOption>) -> Refused<SelinuxOptions> {
+    let Some(options) = options else { return Ok(SelinuxOptions::default()) };
+    let name = |name: &str, part: &str| {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+        match part.len() < 64 && part.chars().all(plain) {
+            true => Ok(part.to_owned()),
+            false => Err(Refusal::new(format!("{field}.{name}"), format!("{part:?} is no name of a SELinux policy"))),
+        }
+    };
+    if !options.level.is_empty() && !is_level(&options.level) {
+        let problem = format!("{:?} is no SELinux level, as s0 or s0:c4,c5 or s0-s0:c0.c1023", options.level);
+        return Err(Refusal::new(format!("{field}.level"), problem));
     }
-    Err(Refusal::new(field, "SELinux labels are not built into this version of tripod; leave the options empty"))
+    Ok(SelinuxOptions {
+        user: name("user", &options.user)?,
+        role: name("role", &options.role)?,
+        kind: name("type", &options.r#type)?,
+        level: options.level.clone(),
+    })
+}
+
+/// A sensitivity or a range of them, and categories of 0 to 1023 or ranges of these.
+fn is_level(text: &str) -> bool {
+    let number = |text: &str, sign: char, most: u16| {
+        let digits = text.strip_prefix(sign).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))?;
+        digits.parse().ok().filter(|number: &u16| *number <= most)
+    };
+    let range = |text: &str, between: char, sign: char, most: u16| match text.split_once(between) {
+        None => number(text, sign, most).is_some(),
+        Some((low, high)) => {
+            number(low, sign, most).zip(number(high, sign, most)).is_some_and(|(low, high)| low <= high)
+        }
+    };
+    let (sensitivity, categories) = match text.split_once(':') {
+        None => (text, None),
+        Some((sensitivity, categories)) => (sensitivity, Some(categories)),
+    };
+    // The kernel takes no longer value of a mount option.
+    text.len() <= 128
+        && range(sensitivity, '-', 's', 15)
+        && categories.is_none_or(|categories| categories.split(',').all(|part| range(part, '.', 'c', 1023)))
 }
 
 /// Refuses a user namespace of the pod's own.

@@ -153,8 +153,9 @@ fn the_sandbox_itself_has_nothing_to_confine() {
         sandbox_with(|context| context.seccomp = profile(ProfileType::Localhost, "p.json")),
         &["seccomp", "p.json"],
     );
-    let label = SeLinuxOption { level: "s0".into(), ..SeLinuxOption::default() };
-    refused(sandbox_with(|context| context.selinux_options = Some(label)), &["selinux_options"]);
+    let label = |level: &str| Some(SeLinuxOption { level: level.into(), ..SeLinuxOption::default() });
+    refused(sandbox_with(|context| context.selinux_options = label("s0,c1")), &["selinux_options.level"]);
+    assert_eq!(sandbox_with(|context| context.selinux_options = label("s0")).unwrap().selinux.level, "s0");
     sandbox_with(|context| context.selinux_options = Some(SeLinuxOption::default())).unwrap();
     let group = Some(Int64Value { value: 1 });
     refused(sandbox_with(|context| context.run_as_group = group), &["run_as_group"]);
@@ -373,10 +374,30 @@ fn apparmor_profiles_come_in_two_fields() {
 }
 
 #[test]
-fn confinement_that_is_not_built_is_refused() {
+fn selinux_labels_are_checked_wherever_they_take_effect() {
+    let label = |kind: &str, level: &str| {
+        Some(SeLinuxOption { r#type: kind.into(), level: level.into(), ..SeLinuxOption::default() })
+    };
     let pod = pod_with(|_| {}).unwrap();
-    let label = SeLinuxOption { r#type: "spc_t".into(), ..SeLinuxOption::default() };
-    refused(security_with(&pod, |context| context.selinux_options = Some(label)), &["selinux_options"]);
+    let of = |kind: &str, level: &str| security_with(&pod, |context| context.selinux_options = label(kind, level));
+    assert!(of("", "").unwrap().security.selinux.is_empty());
+    for level in ["s0", "s15", "s0-s0", "s0:c4,c5", "s0:c0.c1023", "s0-s0:c0.c3,c7", "s0:c7"] {
+        let found = of("spc_t", level).unwrap().security.selinux;
+        assert_eq!((found.kind.as_str(), found.level.as_str()), ("spc_t", level));
+    }
+    for level in
+        ["s0,c4,c5", "s", "s16", "s1-s0", "s0:", "s0:c1024", "s0:c5.c4", "s0:c+1", "s0:c1,", "c1", "s0:c1\n", "s0 "]
+    {
+        refused(of("", level), &["selinux_options.level", "no SELinux level"]);
+    }
+    for kind in ["a:b", "a b", "a\n", "a\0", "\u{e4}", &"x".repeat(64)] {
+        refused(of(kind, ""), &["selinux_options.type"]);
+    }
+    let privileged = sandbox_with(|context| context.privileged = true).unwrap();
+    let wrong = security_with(&privileged, |context| {
+        (context.privileged, context.selinux_options) = (true, label("", "s0,c4"));
+    });
+    refused(wrong, &["selinux_options.level"]);
 }
 
 #[test]

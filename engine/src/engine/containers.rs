@@ -86,9 +86,10 @@ impl Engine {
             let (provisioner, id) = (Arc::clone(&self.plugins.provisioner), id.clone());
             async move { provisioner.destroy(&id).await }
         });
-        let mounts = self.provision(id, config).await?;
-
         let (pod_record, dir) = (pod.record(), self.pod_dir(&pod.id));
+        let label = self.mount_label(PodContext { id: &pod.id, config: &pod_record.config, dir: &dir }, config)?;
+        let mounts = self.provision(id, config, label.as_deref()).await?;
+
         let root = open_root(&mounts.rootfs)?;
         let context = ContainerContext {
             id,
@@ -128,8 +129,17 @@ impl Engine {
         self.index.insert_container(Arc::new(Container::new(record, plan, Some(mounts))), &pod.id)
     }
 
-    async fn provision(&self, id: &ContainerId, config: &ContainerConfig) -> Result<Mounts> {
+    /// The SELinux label of what is mounted for a container.
+    fn mount_label(&self, pod: PodContext<'_>, config: &ContainerConfig) -> Result<Option<String>> {
+        let labels = self.plugins.isolators.iter().map(|isolator| isolator.mount_label(pod, config));
+        labels.collect::<Result<Vec<_>>>().map(|labels| labels.into_iter().flatten().next())
+    }
+
+    async fn provision(&self, id: &ContainerId, config: &ContainerConfig, label: Option<&str>) -> Result<Mounts> {
         let provisioner = &self.plugins.provisioner;
+        if let Some(label) = label {
+            provisioner.label(id, label);
+        }
         let rootfs =
             limited(PROVISION_LIMIT, "making the root filesystem", provisioner.provision(&config.image.id, id)).await?;
         let mut volumes = Vec::new();
@@ -189,7 +199,7 @@ impl Engine {
         let mounts = match container.take_mounts() {
             Some(mounts) => mounts,
             // The daemon was restarted since the container was created.
-            None => self.provision(&container.id, &record.config).await?,
+            None => self.provision(&container.id, &record.config, container.plan().mount_label.as_deref()).await?,
         };
         operation.stage("launch");
         let plan = container.plan();

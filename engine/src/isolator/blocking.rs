@@ -40,7 +40,8 @@ where
     look_within(LIMIT, look).await
 }
 
-async fn look_within<T, F>(limit: Duration, look: F) -> Result<T>
+/// The same with a limit of the caller's.
+pub async fn look_within<T, F>(limit: Duration, look: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce(&Progress) -> Result<T> + Send + 'static,

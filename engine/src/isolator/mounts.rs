@@ -20,8 +20,6 @@ use source::HostMounts;
 /// Writes mounts, masked paths and read-only paths.
 #[derive(Debug)]
 pub struct Mounts {
-    /// The kernel enforces SELinux, so a request to relabel means something.
-    selinux: bool,
     /// What is to be hidden where anything is.
     masked: Vec<PathBuf>,
 }
@@ -29,7 +27,7 @@ pub struct Mounts {
 impl Mounts {
     /// Looks at what the host has.
     pub fn new() -> Self {
-        Self { selinux: Path::new("/sys/fs/selinux/enforce").exists(), masked: defaults::masked() }
+        Self { masked: defaults::masked() }
     }
 
     /// A request's list, and what it lacks because it was made by an older client. An empty list stays so.
@@ -57,7 +55,7 @@ impl Isolator for Mounts {
     async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
         let config = container.config;
         let mut own = std::mem::take(&mut plan.mounts);
-        let volumes = volume::plan(&config.mounts, self.selinux)?;
+        let volumes = volume::plan(&config.mounts)?;
         if config.mounts.iter().any(|volume| volume.image.is_none()) {
             let wanted = config.mounts.clone();
             blocking::look(move |progress| source::check(&wanted, progress, HostMounts::read)).await?;

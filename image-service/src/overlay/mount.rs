@@ -26,12 +26,13 @@ const MAX_LOWER: usize = 500;
 const MAX_VALUE: usize = 255;
 
 /// Mounts layers, the highest first, with a writable layer or read-only. `spare` is a folder of the caller's alone, for
-/// kernels before 6.8, which can only mount somewhere.
+/// kernels before 6.8, which can only mount somewhere. `label` is the SELinux label of all files, where there are any.
 pub(super) fn overlay(
     lower: &[PathBuf],
     empty: &Path,
     writable: Option<(&Path, &Path)>,
     spare: &Path,
+    label: Option<&str>,
 ) -> io::Result<OwnedFd> {
     let mut folders: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
     // An overlay needs a lower layer, and two of them if nothing is writable.
@@ -42,8 +43,8 @@ pub(super) fn overlay(
         let message = format!("the image has {} layers, and overlayfs takes {MAX_LOWER}", folders.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    match detached(&folders, writable) {
-        Err(Refusal::Unknown) => attached(&folders, writable, spare),
+    match detached(&folders, writable, label) {
+        Err(Refusal::Unknown) => attached(&folders, writable, spare, label),
         Err(Refusal::Failed(error)) => Err(error),
         Ok(mounted) => Ok(mounted),
     }
@@ -56,7 +57,7 @@ enum Refusal {
 }
 
 /// Layer by layer, since Linux 6.8: no limit but the number of layers.
-fn detached(lower: &[&Path], writable: Option<(&Path, &Path)>) -> Result<OwnedFd, Refusal> {
+fn detached(lower: &[&Path], writable: Option<(&Path, &Path)>, label: Option<&str>) -> Result<OwnedFd, Refusal> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| Refusal::Failed(error.into()))?;
     let told = |error: Errno| {
         let mut words = [0; 512];
@@ -92,6 +93,9 @@ fn detached(lower: &[&Path], writable: Option<(&Path, &Path)>) -> Result<OwnedFd
         // What a container writes does not outlive a crash of the host, so nothing needs to be synced for it.
         fsconfig_set_flag(&fs, "volatile").map_err(told)?;
     }
+    if let Some(label) = label {
+        fsconfig_set_string(&fs, "context", label).map_err(told)?;
+    }
     for key in ["index", "metacopy"] {
         fsconfig_set_string(&fs, key, "off").map_err(told)?;
     }
@@ -107,7 +111,12 @@ fn detached(lower: &[&Path], writable: Option<(&Path, &Path)>) -> Result<OwnedFd
 
 /// All layers in one string of at most a page: by descriptor, so that more than 200 fit. The mount stands in `spare`
 /// for a moment.
-fn attached(lower: &[&Path], writable: Option<(&Path, &Path)>, spare: &Path) -> io::Result<OwnedFd> {
+fn attached(
+    lower: &[&Path],
+    writable: Option<(&Path, &Path)>,
+    spare: &Path,
+    label: Option<&str>,
+) -> io::Result<OwnedFd> {
     let open = |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let by_descriptor = |folder: &OwnedFd| format!("/proc/self/fd/{}", folder.as_raw_fd());
     let folders: Vec<OwnedFd> = lower.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
@@ -120,6 +129,8 @@ fn attached(lower: &[&Path], writable: Option<(&Path, &Path)>, spare: &Path) -> 
         flags = MountFlags::empty();
     }
     options += ",index=off,metacopy=off";
+    // In quotes, as a level has commas.
+    options.extend(label.map(|label| format!(",context=\"{label}\"")));
     let options = CString::new(options).map_err(io::Error::other)?;
     let target = spare.join("mount");
     super::make_folder(&target)?;

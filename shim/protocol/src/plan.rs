@@ -25,6 +25,9 @@ pub struct LaunchPlan {
     /// Mounts, in order.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// SELinux label of the filesystems that are made for the container.
+    #[serde(default)]
+    pub mount_label: Option<String>,
     /// Device nodes to make in `/dev`.
     #[serde(default)]
     pub devices: Vec<DeviceNode>,

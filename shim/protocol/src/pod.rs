@@ -26,6 +26,9 @@ pub struct PodPlan {
     /// Size of the pod's `/dev/shm` in bytes; `None` is the host's `/dev/shm`.
     #[serde(default)]
     pub shm_size: Option<u64>,
+    /// SELinux label of the pod's `/dev/shm`.
+    #[serde(default)]
+    pub mount_label: Option<String>,
     /// Sysctls for the pod's own namespaces, in dotted form. Checked by the daemon.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,

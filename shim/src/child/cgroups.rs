@@ -65,9 +65,11 @@ pub(super) fn attach(
     target: &Path,
     hierarchies: Vec<(PathBuf, OwnedFd)>,
     flags: MountFlags,
+    label: Option<&str>,
 ) -> Result<(), Failure> {
     let step = || format!("mount cgroups on {}", target.display());
-    let options = [("mode", Value::String("755")), ("size", Value::String("64k"))];
+    let mut options = vec![("mode", Value::String("755")), ("size", Value::String("64k"))];
+    options.extend(super::mounts::context(label));
     let writable = attributes(MountFlags { read_only: false, ..flags });
     let top = mount::new_filesystem("tmpfs", &options, writable).plan(step)?;
     super::mounts::attach_dir(root, &top, target)?;

@@ -23,27 +23,40 @@ struct Cover {
 }
 
 /// Puts an empty, read-only directory over each directory and `null`, a mount of the host's `/dev/null`, over each file.
-pub(super) fn hide(root: BorrowedFd<'_>, paths: &[PathBuf], null: Option<OwnedFd>) -> Result<(), Failure> {
+pub(super) fn hide(
+    root: BorrowedFd<'_>,
+    paths: &[PathBuf],
+    null: Option<OwnedFd>,
+    label: Option<&str>,
+) -> Result<(), Failure> {
     let mut null = null.map(Cover::new);
     let mut empty = None;
     for path in paths {
-        hide_one(root, path, &mut null, &mut empty).plan(|| format!("mask {}", path.display()))?;
+        hide_one(root, path, &mut null, &mut empty, label).plan(|| format!("mask {}", path.display()))?;
     }
     Ok(())
 }
 
-fn hide_one(root: BorrowedFd<'_>, path: &Path, null: &mut Option<Cover>, empty: &mut Option<Cover>) -> io::Result<()> {
+fn hide_one(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    null: &mut Option<Cover>,
+    empty: &mut Option<Cover>,
+    label: Option<&str>,
+) -> io::Result<()> {
     let Some(place) = super::existing(root, path)? else { return Ok(()) };
     let cover = if inroot::is_dir(&place)? { empty } else { null };
     let cover = match cover {
         Some(cover) => cover,
-        None => cover.insert(Cover::new(empty_directory()?)),
+        None => cover.insert(Cover::new(empty_directory(label)?)),
     };
     cover.put_over(place)
 }
 
-fn empty_directory() -> io::Result<OwnedFd> {
-    mount::new_filesystem("tmpfs", &[("size", Value::String("4k")), ("mode", Value::String("755"))], READ_ONLY)
+fn empty_directory(label: Option<&str>) -> io::Result<OwnedFd> {
+    let mut options = vec![("size", Value::String("4k")), ("mode", Value::String("755"))];
+    options.extend(super::mounts::context(label));
+    mount::new_filesystem("tmpfs", &options, READ_ONLY)
 }
 
 // === impl Cover ===

@@ -1,11 +1,12 @@
 //! The plan's mounts: attached at their targets inside the root filesystem.
 
 use std::{
+    io,
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
 };
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use tripod_shim_protocol::{Failure, FailureKind, Mount, MountFlags, MountSource};
 use tripod_sys::{
     inroot,
@@ -15,18 +16,24 @@ use tripod_sys::{
 use super::{cgroups, place, sources::Source};
 use crate::fault::{Blame, failure};
 
-/// Attaches one mount of the plan.
-pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source) -> Result<(), Failure> {
+/// Attaches one mount of the plan; a filesystem of the container's own with a SELinux label, if there are any.
+pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source, label: Option<&str>) -> Result<(), Failure> {
     match (source, &mount.source) {
         (Source::Mount(fd), _) => attach_any(root, &fd, mount),
-        (Source::Hierarchies(all), _) => cgroups::attach(root, &mount.target, all, mount.flags),
+        (Source::Hierarchies(all), _) => cgroups::attach(root, &mount.target, all, mount.flags, label),
         (Source::New, MountSource::Filesystem { fstype, options }) => {
-            let options: Vec<_> = options
+            let step = || step(mount, &format!(" ({fstype})"));
+            let mut options: Vec<_> = options
                 .iter()
                 .map(|o| (o.key.as_str(), o.value.as_deref().map_or(Value::Flag, Value::String)))
                 .collect();
-            let new = mount::new_filesystem(fstype, &options, attributes(mount.flags))
-                .plan(|| step(mount, &format!(" ({fstype})")))?;
+            if matches!(fstype.as_str(), "tmpfs" | "devpts") {
+                options.extend(context(label));
+            }
+            let new = mount::new_filesystem(fstype, &options, attributes(mount.flags)).plan(step)?;
+            if let Some(label) = label.filter(|_| fstype == "mqueue") {
+                label_root(&new, label).plan(step)?;
+            }
             attach_dir(root, &new, &mount.target)
         }
         (Source::New, _) => {
@@ -35,6 +42,18 @@ pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source) -> Res
             attach_dir(root, &new, &mount.target)
         }
     }
+}
+
+/// The option that gives all files of a filesystem a SELinux label.
+pub(super) fn context(label: Option<&str>) -> Option<(&'static str, Value<'_>)> {
+    label.map(|label| ("context", Value::String(label)))
+}
+
+/// A message queue filesystem takes no such option: its directory is labelled, and what is made there inherits that.
+fn label_root(mount: &OwnedFd, label: &str) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(mount, ".", flags, Mode::empty())?;
+    Ok(rustix::fs::fsetxattr(directory, "security.selinux", label.as_bytes(), XattrFlags::empty())?)
 }
 
 /// Attaches `mount` to a directory of the container, which is made if absent.

@@ -28,6 +28,7 @@ mod recovery;
 mod refusals;
 mod resources;
 mod seccomp;
+mod selinux;
 mod service;
 mod stream_faults;
 mod stream_masses;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         seccomp::TESTS,
         apparmor::TESTS,
         oci::TESTS,
+        selinux::TESTS,
         resources::TESTS,
         volumes::TESTS,
         filesystem::TESTS,

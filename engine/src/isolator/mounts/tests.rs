@@ -20,7 +20,7 @@ fn targets(plan: &LaunchPlan) -> Vec<&str> {
 }
 
 async fn refused(fixture: &Fixture) -> Error {
-    fixture.prepare(&Mounts { selinux: false, masked: Vec::new() }).await.unwrap_err()
+    fixture.prepare(&Mounts { masked: Vec::new() }).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -147,15 +147,6 @@ async fn recursive_read_only_needs_the_rest() {
     assert_eq!(refused(&fixture).await.kind(), Kind::InvalidArgument);
 }
 
-#[tokio::test]
-async fn selinux_labels_matter_only_where_there_is_selinux() {
-    let mut fixture = Fixture::new();
-    fixture.config.mounts = vec![VolumeMount { selinux_relabel: true, ..volume("/", "/data") }];
-    fixture.prepare(&Mounts { selinux: false, masked: Vec::new() }).await.unwrap();
-    let error = fixture.prepare(&Mounts { selinux: true, masked: Vec::new() }).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unimplemented);
-}
-
 #[test]
 fn propagation_needs_mounts_that_propagate() {
     let id = {
@@ -209,7 +200,7 @@ proptest::proptest! {
 #[tokio::test]
 async fn older_lists_of_masked_paths_are_completed() {
     let mut fixture = Fixture::new();
-    let mounts = Mounts { selinux: false, masked: vec!["/proc/interrupts".into(), "/proc/kcore".into()] };
+    let mounts = Mounts { masked: vec!["/proc/interrupts".into(), "/proc/kcore".into()] };
     assert!(fixture.prepare(&mounts).await.unwrap().masked_paths.is_empty(), "none at all means none");
     fixture.config.security.masked_paths = vec!["/proc/kcore/".into(), "/own".into()];
     let plan = fixture.prepare(&mounts).await.unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use tripod_shim_protocol::{Mount, MountFlags, MountSource, Propagation};
 
 use super::{invalid, target};
-use crate::{Error, Kind, Result, VolumeMount};
+use crate::{Result, VolumeMount};
 
 /// Files below /proc that may be mounted over: lxcfs shows containers their own numbers there. Anything else could
 /// make a security module of the kernel read what the container wrote (CVE-2019-16884).
@@ -13,12 +13,12 @@ const PROC_FILES: [&str; 8] = ["cpuinfo", "diskstats", "loadavg", "meminfo", "sl
 
 /// The mounts for `volumes`, in their order. Image volumes are numbered from 1 in that order, as their detached mounts
 /// travel beside the plan.
-pub fn plan(volumes: &[VolumeMount], selinux: bool) -> Result<Vec<Mount>> {
+pub fn plan(volumes: &[VolumeMount]) -> Result<Vec<Mount>> {
     let mut images = 1..;
-    volumes.iter().map(|volume| mount(volume, selinux, &mut images)).collect()
+    volumes.iter().map(|volume| mount(volume, &mut images)).collect()
 }
 
-fn mount(volume: &VolumeMount, selinux: bool, images: &mut impl Iterator<Item = usize>) -> Result<Mount> {
+fn mount(volume: &VolumeMount, images: &mut impl Iterator<Item = usize>) -> Result<Mount> {
     let shown = volume.container_path.display();
     let refuse = |why: &str| invalid(format!("the volume at {shown}: {why}"));
     let target = target(&volume.container_path)
@@ -28,10 +28,6 @@ fn mount(volume: &VolumeMount, selinux: bool, images: &mut impl Iterator<Item = 
     }
     check_proc(&target).map_err(refuse)?;
     check_read_only(volume).map_err(refuse)?;
-    if volume.selinux_relabel && selinux {
-        let message = format!("the volume at {shown}: changing SELinux labels is not built yet");
-        return Err(Error::new(Kind::Unimplemented, message));
-    }
     let propagation = volume.propagation.filter(|propagation| *propagation != Propagation::Private);
     let flags = MountFlags {
         read_only: volume.read_only,

@@ -12,13 +12,13 @@ fn mounts_in_one_string() {
     std::fs::write(path("low/f"), "low").unwrap();
     std::fs::write(path("high/f"), "high").unwrap();
     let (low, high, upper, work) = (path("low"), path("high"), path("upper"), path("work"));
-    let mounted = attached(&[&high, &low], Some((&upper, &work)), &path("spare")).unwrap();
+    let mounted = attached(&[&high, &low], Some((&upper, &work)), &path("spare"), None).unwrap();
     let top = PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd()));
     assert_eq!(std::fs::read_to_string(top.join("f")).unwrap(), "high");
     std::fs::write(top.join("g"), "new").unwrap();
     assert!(path("upper/g").exists());
     drop(mounted);
-    let mounted = attached(&[&high, &low], None, &path("spare")).unwrap();
+    let mounted = attached(&[&high, &low], None, &path("spare"), None).unwrap();
     let top = PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd()));
     assert!(std::fs::write(top.join("g"), "new").is_err());
     drop(mounted);
@@ -36,8 +36,13 @@ fn long_paths_go_by_descriptor() {
         std::fs::create_dir_all(long.join(name)).unwrap();
     }
     std::fs::write(long.join("low/f"), "x").unwrap();
-    let mounted =
-        overlay(&[long.join("low")], folder.path(), Some((&long.join("upper"), &long.join("work"))), folder.path());
+    let mounted = overlay(
+        &[long.join("low")],
+        folder.path(),
+        Some((&long.join("upper"), &long.join("work"))),
+        folder.path(),
+        None,
+    );
     let mounted = mounted.unwrap();
     assert!(Path::new(&format!("/proc/self/fd/{}/f", mounted.as_raw_fd())).exists());
 }
