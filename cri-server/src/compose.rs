@@ -50,6 +50,10 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     isolators.extend(builtin.after_network);
 
     let launchers = launchers(config, &builtin.cgroups).await;
+    if !config.hooks_dir.as_os_str().is_empty() {
+        let able = launchers.iter().filter(|(_, launcher)| launcher.features().hooks).map(|(name, _)| name.clone());
+        isolators.push(Arc::new(isolator::Hooks::new(config.hooks_dir.clone(), able.collect())));
+    }
     let handlers = launchers.iter().map(|(name, launcher)| (name.clone(), launcher.features())).collect();
 
     let plugins = Plugins { isolators, provisioner: Arc::new(service.overlay()), launchers };

@@ -33,6 +33,8 @@ pub struct Config {
     pub default_runtime: String,
     /// RuntimeClass handlers by name.
     pub runtimes: BTreeMap<String, RuntimeConfig>,
+    /// Folder of hooks for containers of OCI runtimes; empty is none.
+    pub hooks_dir: PathBuf,
     /// Images.
     pub image: ImageConfig,
     /// Pod networks.
@@ -121,6 +123,7 @@ impl Default for Config {
             socket: "/run/tripod/tripod.sock".into(),
             default_runtime: String::new(),
             runtimes: BTreeMap::new(),
+            hooks_dir: PathBuf::new(),
             image: ImageConfig::default(),
             network: NetworkConfig::default(),
             cgroup: CgroupConfig::default(),
@@ -250,6 +253,10 @@ impl Config {
         }
         if self.image.parallel_layers == 0 {
             return Err(ConfigError::Value { setting: "image.parallel_layers", problem: "must be at least 1".into() });
+        }
+        if !self.hooks_dir.as_os_str().is_empty() && !self.hooks_dir.is_absolute() {
+            let problem = format!("{} is not an absolute path", self.hooks_dir.display());
+            return Err(ConfigError::Value { setting: "hooks_dir", problem });
         }
         runtimes::check(&self.default_runtime, &self.runtimes)?;
         Ok(self)

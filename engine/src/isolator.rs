@@ -11,6 +11,7 @@
 //!    whose default profile depends on them, and `apparmor`.
 //! 6. `mounts`, `selinux`, which labels them, `devices`, which looks at what is mounted over `/dev`.
 //! 7. `cgroups`: last, because device rules are written by `devices`.
+//! 8. [`Hooks`], where the operator has some: they look at what has become of the request.
 
 mod apparmor;
 mod blocking;
@@ -20,6 +21,7 @@ mod cgroups;
 mod credentials;
 mod devices;
 mod files;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod process;
@@ -36,6 +38,7 @@ pub use cgroups::{Cgroups, merge_limits};
 pub use credentials::Credentials;
 pub use devices::Devices;
 pub use files::Files;
+pub use hooks::Hooks;
 pub use mounts::Mounts;
 pub use namespaces::Namespaces;
 pub use process::Process;

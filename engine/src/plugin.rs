@@ -227,6 +227,8 @@ pub struct Launch<'a> {
 pub struct Features {
     /// Volumes that are read-only with all that is mounted below them.
     pub recursive_read_only: bool,
+    /// Hooks of the OCI runtime specification.
+    pub hooks: bool,
 }
 
 /// Starts the processes of containers.

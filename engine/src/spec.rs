@@ -3,6 +3,7 @@
 //! The plan says what the container is, [`Surroundings`] where the things stand that travel beside a plan. Isolators
 //! add what a plan has only in the kernel's own form ([`crate::plugin::Isolator::spec`]).
 
+mod hooks;
 mod mounts;
 mod process;
 mod resources;
@@ -49,14 +50,18 @@ pub fn in_bundle(bundle: &std::path::Path) -> Surroundings {
 
 /// The specification of a container.
 pub fn spec(plan: &LaunchPlan, around: &Surroundings) -> Value {
-    json!({
+    let mut spec = json!({
         "ociVersion": VERSION,
         "process": process::process(&plan.process),
         "root": { "path": around.rootfs, "readonly": plan.rootfs.read_only },
         "mounts": plan.mounts.iter().map(|mount| mounts::mount(mount, around)).collect::<Vec<_>>(),
         "annotations": around.annotations,
         "linux": linux(plan, around),
-    })
+    });
+    if !plan.hooks.is_empty() {
+        spec["hooks"] = hooks::hooks(&plan.hooks);
+    }
+    spec
 }
 
 fn linux(plan: &LaunchPlan, around: &Surroundings) -> Value {

@@ -18,6 +18,11 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "RuntimeClass handlers, a section each, as [runtimes.runc] with type = \"oci\" and path = \"/usr/sbin/runc\"; \
          args go before the runtime's command, and one call may take timeout_seconds (30).",
     ),
+    (
+        "hooks_dir",
+        "Folder of hooks (JSON, as podman and CRI-O read it, often /usr/share/containers/oci/hooks.d) for containers of \
+         OCI runtimes; empty is none.",
+    ),
     ("image", "Images and registries."),
     (
         "image.certs_dir",

@@ -87,7 +87,11 @@ fn flags_win_and_the_socket_follows_the_state() {
 
 #[test]
 fn values_that_cannot_work_are_refused() {
-    for (text, setting) in [("root = \"rel\"", "root"), ("[image]\nparallel_layers = 0", "image.parallel_layers")] {
+    for (text, setting) in [
+        ("root = \"rel\"", "root"),
+        ("hooks_dir = \"rel\"", "hooks_dir"),
+        ("[image]\nparallel_layers = 0", "image.parallel_layers"),
+    ] {
         let error = parse(text).unwrap().checked().unwrap_err().to_string();
         assert!(error.contains(setting), "{error}");
     }

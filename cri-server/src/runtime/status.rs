@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_default_handler_has_no_name() {
-        let able = Features { recursive_read_only: true };
+        let able = Features { recursive_read_only: true, ..Features::default() };
         let all = handlers(&[("kata".to_owned(), Features::default()), (String::new(), able)].into());
         let found = all.into_iter().map(|handler| (handler.name, handler.features.unwrap().recursive_read_only_mounts));
         assert_eq!(found.collect::<Vec<_>>(), [(String::new(), true), ("kata".to_owned(), false)]);

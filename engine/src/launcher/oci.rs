@@ -124,7 +124,8 @@ impl Launcher for Oci {
     }
 
     fn features(&self) -> Features {
-        self.features
+        // Every runtime has them.
+        Features { hooks: true, ..self.features }
     }
 
     fn ready(&self) -> Result<()> {

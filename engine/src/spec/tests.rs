@@ -2,8 +2,8 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use tripod_shim_protocol::{
-    Capabilities, CgroupPlan, DeviceRule, FsOption, Mount, MountFlags, MountSource, ProcessPlan, Propagation, Resource,
-    Resources, Rlimit, RootfsPlan,
+    Capabilities, CgroupPlan, DeviceRule, FsOption, HookStage, Mount, MountFlags, MountSource, ProcessPlan,
+    Propagation, Resource, Resources, Rlimit, RootfsPlan,
 };
 
 use super::*;
@@ -71,6 +71,12 @@ fn full() -> LaunchPlan {
             devices: vec![DeviceRule { allow: true, kind: None, major: Some(1), minor: None, access: "rw".into() }],
             ..Resources::default()
         },
+        hooks: vec![tripod_shim_protocol::Hook {
+            path: "/bin/hook".into(),
+            timeout: Some(3),
+            stages: vec![HookStage::CreateContainer, HookStage::Poststop],
+            ..tripod_shim_protocol::Hook::default()
+        }],
         ..LaunchPlan::default()
     }
 }
@@ -109,6 +115,10 @@ fn every_part_of_a_plan_is_where_others_look_for_it() {
     assert_eq!(linux.readonly_paths().as_deref().unwrap(), ["/proc/sys"]);
     assert_eq!(linux.rootfs_propagation().as_deref(), Some("rshared"));
     assert_eq!(spec.annotations().as_ref().unwrap()["k"], "v");
+    let hooks = spec.hooks().as_ref().unwrap();
+    assert_eq!(hooks.poststop().as_ref().unwrap()[0].timeout(), Some(3));
+    assert_eq!(hooks.create_container().as_ref().unwrap()[0].path(), Path::new("/bin/hook"));
+    assert!(hooks.poststart().is_none());
 }
 
 #[test]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+mod hook;
 mod message;
 mod mount;
 pub mod oci;
@@ -17,6 +18,7 @@ mod resources;
 mod seccomp;
 pub mod wire;
 
+pub use hook::{Hook, HookStage};
 pub use message::{
     ContainerReport, Event, ExitRecord, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim,
 };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Mount, ProcessPlan, Resources};
+use crate::{Hook, Mount, ProcessPlan, Resources};
 
 /// All that a launcher needs to start a container. Isolators write it, launchers carry it out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,9 @@ pub struct LaunchPlan {
     /// The limits that were set there; the shim does not read them.
     #[serde(default)]
     pub resources: Resources,
+    /// Programs of the host that take part; only OCI runtimes run them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
     /// Where output goes.
     #[serde(default)]
     pub log: Option<LogTarget>,

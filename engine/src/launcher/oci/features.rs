@@ -21,7 +21,8 @@ pub(super) async fn ask(program: &Program) -> Result<Features> {
 fn read(text: &[u8]) -> Result<Features> {
     let document: Document = serde_json::from_slice(text)
         .map_err(|error| Error::with(Kind::Internal, "read the features of an OCI runtime", error))?;
-    Ok(Features { recursive_read_only: document.mount_options.iter().any(|option| option == "rro") })
+    let recursive_read_only = document.mount_options.iter().any(|option| option == "rro");
+    Ok(Features { recursive_read_only, ..Features::default() })
 }
 
 #[cfg(test)]
