@@ -157,6 +157,11 @@ async fn limits_change(node: &mut Node) {
     let mut config = shell("main", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes; sleep 1000");
     config.linux.as_mut().unwrap().resources = Some(limits(64 << 20));
     let (_, id) = run_in(&cri, &host_pod("main"), &config).await;
+    let first = eventually("what the container reads first", Duration::from_secs(20), async || {
+        Some(log_text(&log(&cri, &id).await)).filter(|text| text.ends_with('\n'))
+    })
+    .await;
+    assert_eq!(first, format!("{}\n", 64 << 20), "they held before the first instruction");
     let read = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
     assert_eq!(cri.sh(&id, read).await, (64 << 20).to_string());
     let request = UpdateContainerResourcesRequest {
@@ -166,7 +171,6 @@ async fn limits_change(node: &mut Node) {
     };
     cri.runtime().update_container_resources(request).await.unwrap();
     assert_eq!(cri.sh(&id, read).await, (96 << 20).to_string());
-    assert_eq!(log_text(&log(&cri, &id).await), format!("{}\n", 64 << 20), "they held before the first instruction");
     let denied = cri.exec(&id, &["/bin/sh", "-c", "mknod /dev/mem c 1 1 && cat /dev/mem"], 10).await.unwrap();
     assert_ne!(denied.exit_code, 0, "device rules hold");
 }
