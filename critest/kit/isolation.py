@@ -16,8 +16,11 @@ from pathlib import Path
 from . import Failed, say
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_LSM = Path("/sys/kernel/security")
 _FRESH = 60  # seconds
 _INSIDE = "CRITEST_INSIDE"
+_GROUPS = "CRITEST_GROUPS"
+_CLONE_NEWCGROUP = 0x02000000  # linux/sched.h
 _MS_REC, _MS_SHARED = 0x4000, 1 << 20  # linux/mount.h
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -32,11 +35,11 @@ def enter(arguments):
         for point, _, _ in _hierarchies():
             _remove(Path(point) / name)
     groups = _make_groups(f"critest-{os.getpid()}")
-    flags = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child", "--mount-proc"]
-    environment = {**os.environ, _INSIDE: "1"}
+    flags = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
+    environment = {**os.environ, _INSIDE: "1", _GROUPS: os.pathsep.join(map(str, groups))}
     try:
         child = subprocess.Popen(
-            ["unshare", *flags, sys.executable, *arguments], env=environment, preexec_fn=lambda: _join(groups)
+            ["unshare", *flags, sys.executable, *arguments], env=environment, preexec_fn=_die_with_parent
         )
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
@@ -110,6 +113,7 @@ def _mounts_below(folder):
 
 def settle(work):
     """Makes the fresh namespaces look like a node's, runs `work` as a child and reaps orphans; gives its status."""
+    _join_groups()
     _mount_all()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     pid = os.fork()
@@ -135,9 +139,12 @@ def _mount_all():
     hierarchies = _hierarchies()
     _mount("tmpfs", "/run", "tmpfs", data="mode=755")
     _mount("sysfs", "/sys", "sysfs")
+    if _LSM.exists() and "securityfs" in Path("/proc/filesystems").read_text():
+        # AppArmor's files.
+        _mount("securityfs", _LSM, "securityfs")
     _mount("tmpfs", _CGROUPS, "tmpfs", data="mode=755")
     for point, kind, options in hierarchies:
-        Path(point).mkdir()
+        Path(point).mkdir(parents=True, exist_ok=True)
         _mount(kind, point, kind, data=options)
         if kind == "cgroup2":
             # Controllers can be given to children only by a group that holds no process.
@@ -184,10 +191,20 @@ def _make_groups(name):
     return groups
 
 
-def _join(groups):
+def _die_with_parent():
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for group in groups:
-        (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _join_groups():
+    """Moves PID 1 into the run's groups and makes them the roots of what it sees.
+
+    Its parent stays outside: in version 2 a root that holds a process gives no controllers to the groups below, and that
+    one could not be moved from inside.
+    """
+    for group in os.environ[_GROUPS].split(os.pathsep):
+        (Path(group) / "cgroup.procs").write_text(str(os.getpid()))
+    if _libc().unshare(_CLONE_NEWCGROUP) != 0:
+        raise Failed(f"making a cgroup namespace: {os.strerror(ctypes.get_errno())}")
 
 
 def _remove(group):

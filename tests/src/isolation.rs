@@ -1,4 +1,4 @@
-//! The way from this program to a node: into cgroups, into namespaces, become PID 1 there, run one test.
+//! The way from this program to a node: into namespaces, become PID 1 there, into cgroups, run one test.
 //!
 //! Each stage is this program again, told by an environment variable which one it is.
 
@@ -24,19 +24,30 @@ pub(crate) const GROUP: &str = "TRIPOD_TESTS_GROUP";
 /// Addresses of the node on its uplink.
 pub(crate) const UPLINK: (&str, &str) = ("192.0.2.10/24", "2001:db8::10/64");
 
-/// First stage: joins the cgroups and becomes `unshare`, which becomes the second.
+/// First stage: becomes `unshare`, whose child becomes the second.
+pub(crate) fn enter() -> ExitCode {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        eprintln!("the test cannot be tied to the life of its parent: {error}");
+        return ExitCode::FAILURE;
+    }
+    unshare(&["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"], "join")
+}
+
+/// Second stage, PID 1: joins the cgroups and makes them the roots of what it sees. Its parent stays outside: on version
+/// 2 a root that holds a process gives no controllers to those below, and that one could not be moved from inside.
 pub(crate) fn join() -> ExitCode {
-    let prepared = set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(std::io::Error::from)
-        .and_then(|()| cgroup::join(&env::var(GROUP).unwrap_or_default()));
-    if let Err(error) = prepared {
+    if let Err(error) = cgroup::join(&env::var(GROUP).unwrap_or_default()) {
         eprintln!("the test cannot join its cgroups: {error}");
         return ExitCode::FAILURE;
     }
-    let flags = ["--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child", "--mount-proc"];
+    unshare(&["--cgroup"], "init")
+}
+
+/// Becomes `unshare`, which becomes the next stage.
+fn unshare(flags: &[&str], stage: &str) -> ExitCode {
     // By its path: a link in /proc would lead unshare to itself.
     let error = match env::current_exe() {
-        Ok(program) => Command::new("unshare").args(flags).arg(program).env(STAGE, "init").exec(),
+        Ok(program) => Command::new("unshare").args(flags).arg(program).env(STAGE, stage).exec(),
         Err(error) => error,
     };
     eprintln!("unshare (Debian: util-linux) cannot be run: {error}");
@@ -60,7 +71,7 @@ pub(crate) fn udp_echo() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Second stage, PID 1: makes the fresh namespaces look like a node's, starts the third and reaps orphans.
+/// Third stage, PID 1: makes the fresh namespaces look like a node's, starts the last and reaps orphans.
 pub(crate) fn init() -> ExitCode {
     if let Err(error) = furnish() {
         eprintln!("the node cannot be made: {error}");
@@ -95,6 +106,10 @@ fn furnish() -> Result<(), String> {
         .map_err(|error| format!("sharing /: {error}"))?;
     put("tmpfs", "/run", "mode=755")?;
     put("sysfs", "/sys", "")?;
+    if fs::read_to_string("/proc/filesystems").is_ok_and(|known| known.contains("securityfs")) {
+        // AppArmor's files.
+        put("securityfs", "/sys/kernel/security", "")?;
+    }
     put("tmpfs", "/sys/fs/cgroup", "mode=755")?;
     for hierarchy in hierarchies {
         let point = &hierarchy.point;

@@ -64,6 +64,7 @@ macro_rules! tests {
 /// that failed are put.
 pub fn run(tests: &'static [&'static [Test]], kept: &'static str) -> ExitCode {
     match env::var(isolation::STAGE).as_deref() {
+        Ok("enter") => return isolation::enter(),
         Ok("join") => return isolation::join(),
         Ok("init") => return isolation::init(),
         Ok("udp-echo") => return isolation::udp_echo(),
@@ -159,7 +160,7 @@ impl Outside {
 fn start(test: &Test, group: &str, folder: &Path, output: &Path, programs: &Programs) -> Result<Child, Failed> {
     let output = File::create(output)?;
     let child = Command::new(env::current_exe()?)
-        .env(isolation::STAGE, "join")
+        .env(isolation::STAGE, "enter")
         .env(isolation::GROUP, group)
         .env(NAME, test.name)
         .env(FOLDER, folder)
