@@ -198,8 +198,8 @@ def _die_with_parent():
 def _join_groups():
     """Moves PID 1 into the run's groups and makes them the roots of what it sees.
 
-    Its parent stays outside: in version 2 a root that holds a process gives no controllers to the groups below, and that
-    one could not be moved from inside.
+    Its parent stays outside: in version 2 a root that holds a process gives no controllers to the groups below, and
+    that one could not be moved from inside.
     """
     for group in os.environ[_GROUPS].split(os.pathsep):
         (Path(group) / "cgroup.procs").write_text(str(os.getpid()))

@@ -5,6 +5,8 @@ import re
 import tomllib
 from dataclasses import dataclass
 
+from . import host
+
 _PREFIX = "[k8s.io] "
 
 
@@ -53,25 +55,34 @@ class Verdict:
         )
 
 
-def expected(path):
+def expected(path, kinds):
     """Reads a list: `must-pass = [names]`, and `[[skip]]` tables with a reason and its specs.
 
+    A skip may name the kinds of hosts that it is for (`hosts = ["no-apparmor"]`); everywhere else its specs must pass.
     `[[again]]` tables name specs that run once more: what that proves, critest's flags, and the same two lists.
     """
     with open(path, "rb") as file:
         content = tomllib.load(file)
-    again = [Again(part["what"], part["flags"], *_lists(part, path)) for part in content.get("again", [])]
-    return Expected(*_lists(content, path), again)
+    again = [Again(part["what"], part["flags"], *_lists(part, path, kinds)) for part in content.get("again", [])]
+    return Expected(*_lists(content, path, kinds), again)
 
 
-def _lists(content, path):
-    skips = {name: group["reason"] for group in content.get("skip", []) for name in group["specs"]}
-    must_pass = content["must-pass"]
-    names = [*must_pass, *(name for group in content.get("skip", []) for name in group["specs"])]
+def _lists(content, path, kinds):
+    skips, must_pass = {}, set(content["must-pass"])
+    for group in content.get("skip", []):
+        hosts = set(group.get("hosts", kinds))
+        unknown = hosts - {name for pair in host.KINDS for name in pair}
+        if unknown:
+            raise ValueError(f"{path} names hosts that nobody knows: {', '.join(sorted(unknown))}")
+        if hosts & kinds:
+            skips.update({name: group["reason"] for name in group["specs"]})
+        else:
+            must_pass.update(group["specs"])
+    names = [*content["must-pass"], *(name for group in content.get("skip", []) for name in group["specs"])]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise ValueError(f"{path} names more than once: {'; '.join(double)}")
-    return set(must_pass), skips
+    return must_pass, skips
 
 
 def full_name(name):

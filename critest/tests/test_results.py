@@ -8,7 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kit import CRITEST, results  # noqa: E402
+from kit import CRITEST, host, results  # noqa: E402
+
+
+MACHINE, GUEST = {"cgroup-v1", "no-apparmor"}, {"cgroup-v2", "apparmor"}
 
 
 def entry(name, state="passed", attempts=1, message=""):
@@ -96,14 +99,14 @@ class Again(unittest.TestCase):
 class Lists(unittest.TestCase):
     def test_what_runs_again_is_in_the_main_list(self):
         for path in (CRITEST / "specs.toml", CRITEST / "peer" / "specs.toml"):
-            wanted = results.expected(path)
+            wanted = results.expected(path, MACHINE)
             for again in wanted.again:
                 self.assertLessEqual(again.must_pass | set(again.skips), wanted.must_pass | set(wanted.skips))
 
     def test_both_lists_name_the_same_specs(self):
         names = []
         for path in (CRITEST / "specs.toml", CRITEST / "peer" / "specs.toml"):
-            wanted = results.expected(path)
+            wanted = results.expected(path, MACHINE)
             self.assertTrue(all(reason.strip() for reason in wanted.skips.values()))
             names.append(wanted.must_pass | set(wanted.skips))
         self.assertEqual(names[0], names[1])
@@ -114,7 +117,44 @@ class Lists(unittest.TestCase):
             file.write('must-pass = ["a", "b"]\n[[skip]]\nreason = "r"\nspecs = ["a"]\n')
             file.flush()
             with self.assertRaisesRegex(ValueError, "more than once: a"):
-                results.expected(file.name)
+                results.expected(file.name, MACHINE)
+
+    def test_a_skip_of_some_hosts_must_pass_on_all_others(self):
+        text = 'must-pass = ["a"]\n[[skip]]\nreason = "r"\nhosts = ["no-apparmor"]\nspecs = ["b"]\n'
+        for kinds, wanted in ((MACHINE, ({"a"}, {"b": "r"})), (GUEST, ({"a", "b"}, {}))):
+            read = self.read(text, kinds)
+            self.assertEqual((read.must_pass, read.skips), wanted)
+
+    def test_a_skip_that_names_no_host_is_for_all(self):
+        text = 'must-pass = []\n[[skip]]\nreason = "r"\nspecs = ["b"]\n'
+        for kinds in (MACHINE, GUEST):
+            self.assertEqual(self.read(text, kinds).skips, {"b": "r"})
+
+    def test_a_host_that_nobody_knows_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "nobody knows: selinux"):
+            self.read('must-pass = []\n[[skip]]\nreason = "r"\nhosts = ["selinux"]\nspecs = ["b"]\n', MACHINE)
+
+    @staticmethod
+    def read(text, kinds):
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            return results.expected(file.name, kinds)
+
+
+class Hosts(unittest.TestCase):
+    def test_this_one_is_of_one_kind_of_each_pair(self):
+        here = host.kinds()
+        self.assertTrue(all(len(here & set(pair)) == 1 for pair in host.KINDS))
+
+    def test_what_is_not_named_is_as_it_is_here(self):
+        self.assertEqual(host.named("apparmor,cgroup-v2"), GUEST)
+        self.assertEqual(host.named("apparmor"), {"apparmor"} | host.kinds() & set(host.KINDS[0]))
+
+    def test_what_cannot_be_is_refused(self):
+        for text in ("selinux", "", "cgroup-v1,cgroup-v2"):
+            with self.assertRaises(ValueError):
+                host.named(text)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ TOOLS = """
     status=0
     python3 -B -m unittest discover -s critest/tests || status=1
     python3 -B -m unittest discover -s scripts/lib/tests || status=1
+    python3 -B -m unittest discover -s tests/vm/tests || status=1
     exit $status
 """
 

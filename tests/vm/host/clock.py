@@ -1,7 +1,7 @@
 """How fast the time stamp counter of this machine runs.
 
-An emulated guest reads this counter as it is. Left alone, its kernel measures the counter against an emulated timer, and
-on a busy host comes out wrong by any factor: all its clocks and time limits would be wrong with it.
+An emulated guest reads this counter as it is. Left alone, its kernel measures the counter against an emulated timer,
+and on a busy host comes out wrong by any factor: all its clocks and time limits would be wrong with it.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """The guest's root disk and kernel: Debian 13 by mmdebstrap, kept until its recipe changes.
 
-Packages come from the mirror that this machine's apt uses already. The kernel is Debian's own for clouds: it has NVMe and
-ext4 built in, so that it starts without an initial RAM disk.
+Packages come from the mirror that this machine's apt uses already. The kernel is Debian's own for clouds: it has NVMe
+and ext4 built in, so that it starts without an initial RAM disk.
 """
 
 import fcntl
@@ -27,13 +27,14 @@ _PACKAGES = (
     "apparmor", "apparmor-utils", "crun",
     # What our tests and critest's runner call.
     "busybox-static", "ca-certificates", "containernetworking-plugins", "docker-registry", "iproute2", "iptables",
-    "nftables", "openssl", "python3", "skopeo", "umoci",
+    "nftables", "openssl", "python3", "skopeo", "sudo", "umoci",
 )
 # They would run at every start, in front of the tests.
 _MASKED = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "docker-registry.service", "dpkg-db-backup.timer",
     "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "getty@tty1.service", "man-db.timer",
-    "nftables.service", "serial-getty@ttyS0.service", "systemd-binfmt.service", "systemd-logind.service", "systemd-pcrlock-make-policy.service", "systemd-resolved.service", "systemd-timesyncd.service",
+    "nftables.service", "serial-getty@ttyS0.service", "systemd-binfmt.service", "systemd-logind.service",
+    "systemd-pcrlock-make-policy.service", "systemd-resolved.service", "systemd-timesyncd.service",
 )
 _UNPACKED_WITHOUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 

@@ -34,8 +34,8 @@ class Machine:
         accelerator = "kvm" if _kvm_works() else _TCG
         with open(self._work / "qemu.log", "w") as log:
             process = subprocess.Popen(
-                self._command(accelerator), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
-                env={**os.environ, "TMPDIR": str(self._work)},
+                self._command(accelerator), env={**os.environ, "TMPDIR": str(self._work)},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent,
             )
         try:
             self._follow(process, started + limit)
@@ -71,8 +71,8 @@ class Machine:
 
     def _last_words(self):
         files = (self.console, self._work / "qemu.log")
-        lines = [line for file in files if file.exists() for line in file.read_text(errors="replace").splitlines()[-30:]]
-        return "\n".join(f"    | {line}" for line in lines)
+        texts = [file.read_text(errors="replace").splitlines()[-30:] for file in files if file.exists()]
+        return "\n".join(f"    | {line}" for lines in texts for line in lines)
 
     def _command(self, accelerator):
         command = [
