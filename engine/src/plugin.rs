@@ -104,8 +104,8 @@ pub trait Isolator: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Changes the limits of a container; all or nothing. `plan` has the limits that hold now; it is the caller's to
-    /// store the new ones. `running` is false for a container that was not started.
+    /// Changes the limits of a container to what `new` names; all or nothing. `plan` has the limits that hold now; it is
+    /// the caller's to store the new ones. `running` is false for a container that was not started.
     async fn update(&self, _plan: &LaunchPlan, _new: &Resources, _running: bool) -> Result<()> {
         Ok(())
     }

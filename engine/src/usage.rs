@@ -15,6 +15,8 @@ pub struct Usage {
     pub pids: PidsUsage,
     /// Block input and output.
     pub io: Vec<IoUsage>,
+    /// Pressure stall information of block input and output.
+    pub io_pressure: Option<Pressure>,
     /// Huge pages: size, bytes in use, most bytes ever, failed requests.
     pub hugepages: Vec<HugepageUsage>,
 }

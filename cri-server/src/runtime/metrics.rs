@@ -150,6 +150,7 @@ fn memory(collector: &mut Collector, usage: &Usage) {
 fn disk(collector: &mut Collector, measured: &ContainerUsage) {
     // The writable layer lies on no device that a container could name.
     collector.add_with(&catalogue::FS_USAGE, &[""], measured.writable.map(|layer| layer.bytes));
+    pressure(collector, measured.usage.io_pressure, [&catalogue::IO_WAITING, &catalogue::IO_STALLED]);
     for io in &measured.usage.io {
         let (major, minor) = io.device;
         let device = device_name(major, minor);

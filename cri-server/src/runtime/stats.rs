@@ -127,7 +127,7 @@ impl Runtime {
                 swap_available_bytes: number(left(usage.swap.limit, usage.swap.usage)),
                 swap_usage_bytes: number(usage.swap.usage),
             }),
-            io: Some(IoUsage { timestamp, psi: None }),
+            io: Some(IoUsage { timestamp, psi: usage.io_pressure.map(psi) }),
         }
     }
 

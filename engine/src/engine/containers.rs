@@ -228,14 +228,21 @@ impl Engine {
         }
         let running = matches!(record.state, ContainerState::Running { .. });
         let (plan, new) = (container.plan(), merge_limits(&record.resources, &changes));
+        let changed = LaunchPlan { resources: new.clone(), ..(*plan).clone() };
+        let step = |error: Error| error.during(format_args!("change the limits of container {}", container.id));
+        // The file first: a full disk is found out before anything has changed, and a file is put back for sure.
+        let file = plan_file(&self.pod_dir(&record.pod), &container.id);
+        write_plan(&file, &changed).map_err(step)?;
         for isolator in &self.plugins.isolators {
-            limited(ISOLATOR_LIMIT, isolator.name(), isolator.update(&plan, &new, running))
-                .await
-                .map_err(|error| error.during(format_args!("change the limits of container {}", container.id)))?;
+            let update = isolator.update(&plan, &changes, running);
+            if let Err(error) = limited(ISOLATOR_LIMIT, isolator.name(), update).await {
+                if let Err(error) = write_plan(&file, &plan) {
+                    tracing::error!(container = %container.id, %error, "the plan tells limits that were refused");
+                }
+                return Err(step(error));
+            }
         }
-        let plan = LaunchPlan { resources: new.clone(), ..(*plan).clone() };
-        write_plan(&plan_file(&self.pod_dir(&record.pod), &container.id), &plan)?;
-        container.set_plan(plan);
+        container.set_plan(changed);
         // An end may have been recorded in the meantime; it must not be overwritten.
         let _transition = container.transition.lock().await;
         let record = ContainerRecord { resources: new, ..(*container.record()).clone() };

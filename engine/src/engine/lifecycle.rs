@@ -57,6 +57,16 @@ impl Engine {
         None
     }
 
+    /// Kills all that runs in a container.
+    pub(super) async fn kill_rest(&self, container: &Container) {
+        let plan = container.plan();
+        for isolator in &self.plugins.isolators {
+            if let Err(error) = isolator.kill_rest(&plan).await {
+                tracing::error!(container = %container.id, isolator = isolator.name(), %error, "processes are left");
+            }
+        }
+    }
+
     /// Ends what is left of a container and records its end; the caller holds its transition. Once only.
     pub(super) async fn record_exit(&self, container: &Arc<Container>, pod: &Arc<Pod>, exit: Exit) -> Result<()> {
         let record = container.record();
@@ -65,12 +75,8 @@ impl Engine {
             return Ok(());
         }
         let ran = matches!(record.state, ContainerState::Running { .. });
+        self.kill_rest(container).await;
         let plan = container.plan();
-        for isolator in &self.plugins.isolators {
-            if let Err(error) = isolator.kill_rest(&plan).await {
-                tracing::error!(container = %container.id, isolator = isolator.name(), %error, "processes are left");
-            }
-        }
         if let Ok(launcher) = self.launcher(&pod.record().config.runtime_handler)
             && let Err(error) = launcher.destroy(&plan).await
         {

@@ -13,6 +13,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(60);
 /// The longest grace that anybody gets. A greater one is as good as for ever, and would overflow a clock.
 const MAX_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// How long after SIGKILL a container is taken for frozen.
+const FROZEN: Duration = Duration::from_millis(500);
+
 const SIGKILL: i32 = 9;
 
 /// Pause before it is looked whether a program catches its stop signal by now; it doubles up to the longest.
@@ -100,6 +103,10 @@ impl Engine {
         }
         operation.stage("kill");
         signal(SIGKILL).await?;
+        // Somebody may have frozen it; v1 delivers nothing to a frozen process, not even this.
+        if tokio::time::timeout(FROZEN, container.wait_exited()).await.is_err() {
+            self.kill_rest(container).await;
+        }
         limited(KILL_LIMIT, "its end after SIGKILL", async {
             container.wait_exited().await;
             Ok(())

@@ -127,11 +127,7 @@ impl Cgroups {
     /// How often the kernel killed a process of a container for lack of memory.
     fn oom_kills(&self, plan: &CgroupPlan) -> Option<u64> {
         let (dir, version) = self.host.dir(&plan.dirs, Controller::Memory)?;
-        let name = match version {
-            Version::V1 => "memory.oom_control",
-            Version::V2 => "memory.events",
-        };
-        file::keyed(&file::read(&dir.join(name)).ok()?, "oom_kill")
+        usage::oom_kills(dir, version)
     }
 }
 

@@ -8,7 +8,7 @@ use tripod_shim_protocol::{ExecPlan, LaunchPlan, Reply, Request};
 use crate::{
     ContainerId, Error, Kind, Result,
     isolator::Cgroups,
-    plugin::{Features, Launch, Launcher, RootFs, Task},
+    plugin::{Features, Isolator, Launch, Launcher, RootFs, Task},
     shim::Shim,
 };
 
@@ -45,6 +45,10 @@ impl Launcher for Linux {
         match shim.request(Request::Launch(Box::new(plan.clone())), &fds).await {
             Ok((reply, _)) => started(reply),
             Err(error) => {
+                let error = match self.cgroups.limitation(plan).await {
+                    Some(limitation) => Error::new(error.kind(), format!("{error}: {}", limitation.message)),
+                    None => error,
+                };
                 if let Err(left) = self.cgroups.remove(&plan.cgroups).await {
                     tracing::warn!(container = plan.container, error = %left, "cgroups of a failed start are left for later");
                 }

@@ -71,6 +71,10 @@ catalogue! {
         counter("container_pressure_memory_waiting_seconds_total", "Time in which a task waited for memory, in seconds.", &[]);
     MEMORY_STALLED =
         counter("container_pressure_memory_stalled_seconds_total", "Time in which all tasks waited for memory, in seconds.", &[]);
+    IO_WAITING =
+        counter("container_pressure_io_waiting_seconds_total", "Time in which a task waited for a disk, in seconds.", &[]);
+    IO_STALLED =
+        counter("container_pressure_io_stalled_seconds_total", "Time in which all tasks waited for a disk, in seconds.", &[]);
     HUGETLB_USAGE = gauge("container_hugetlb_usage_bytes", "Huge pages, in bytes.", &["pagesize"]);
     HUGETLB_MAX_USAGE =
         gauge("container_hugetlb_max_usage_bytes", "The most huge pages ever, in bytes.", &["pagesize"]);

@@ -47,6 +47,13 @@ pub fn check(host: &Host, resources: &Resources) -> Result<(), CgroupError> {
         if !host.unified() {
             return invalid(format!("{file} can only be set with cgroup v2, and this host runs v1"));
         }
+        let name = file.split('.').next().unwrap_or_default();
+        let known = host.trees.iter().flat_map(|tree| &tree.controllers).filter_map(|controller| controller.v2_name());
+        let known: Vec<_> = known.collect();
+        if !known.contains(&name) {
+            let known = known.join(", ");
+            return invalid(format!("{file} needs the cgroup controller {name}; this host has {known}"));
+        }
     }
     present(host, resources)
 }

@@ -6,6 +6,9 @@ use tripod_shim_protocol::{DeviceKind, DeviceRule, Resources};
 
 use super::host::{Controller, Host, Version};
 
+/// v2: the cgroup runs when no other one wants to.
+pub const IDLE: &str = "cpu.idle";
+
 /// One value for one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -66,9 +69,19 @@ pub fn limits(host: &Host, resources: &Resources) -> Vec<Setting> {
         };
         settings.push(Setting::new(Controller::Hugetlb, file, bytes).optional(true));
     }
-    // Last, for these are what somebody wrote down literally. Any controller will do: there is one tree.
-    let unified = resources.unified.iter();
-    settings.extend(unified.map(|(file, value)| Setting::new(Controller::Cpuacct, file, value)));
+    // Last, for these are what somebody wrote down literally.
+    settings.extend(resources.unified.iter().filter(|(file, _)| *file != IDLE).flat_map(unified));
+    settings
+}
+
+/// A file of the unified tree. Any controller will do, as there is one tree.
+fn unified((file, value): (&String, &String)) -> Vec<Setting> {
+    // What is said for each device (`io.max`) is taken one device at a time.
+    let lines = value.split('\n').filter(|line| file.starts_with("io.") && !line.trim().is_empty());
+    let mut settings: Vec<_> = lines.map(|line| Setting::new(Controller::Cpuacct, file, line.trim())).collect();
+    if settings.is_empty() {
+        settings.push(Setting::new(Controller::Cpuacct, file, value));
+    }
     settings
 }
 
@@ -85,7 +98,11 @@ fn cpu_v2(resources: &Resources, settings: &mut Vec<Setting>) {
     let mut set = |file: &str, value: Option<String>| {
         settings.extend(value.map(|value| Setting::new(Controller::Cpu, file, value)));
     };
-    set("cpu.weight", resources.cpu_shares.map(|shares| weight(shares).to_string()));
+    // A cgroup that gets only idle time has no weight, and takes none.
+    let idle = resources.unified.get(IDLE).map(|value| value.trim().to_owned());
+    let is_idle = idle.as_deref() == Some("1");
+    set(IDLE, idle);
+    set("cpu.weight", resources.cpu_shares.filter(|_| !is_idle).map(|shares| weight(shares).to_string()));
     let max = match (resources.cpu_quota, resources.cpu_period) {
         (None, None) => None,
         (quota, Some(period)) => Some(format!("{} {period}", or_max(quota.unwrap_or(-1)))),

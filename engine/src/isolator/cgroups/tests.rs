@@ -56,6 +56,12 @@ impl Own {
         file::read(&dir.join(name)).expect("the file")
     }
 
+    /// The value of a limit, whichever tree it is in.
+    fn limit(&self, plan: &LaunchPlan, controller: Controller, v1: &str, v2: &str) -> String {
+        let name = if self.0.unified() { v2 } else { v1 };
+        self.read(plan, controller, name)
+    }
+
     async fn finish(self, plan: &LaunchPlan) {
         self.0.remove(&plan.cgroups).await.expect("removal");
         self.0.remove(&plan.cgroups).await.expect("removal of what is gone");
@@ -119,10 +125,14 @@ async fn limits_are_set_before_anybody_enters() {
     let plan = own.create(limits()).await;
     assert_eq!(own.read(&plan, Controller::Pids, "pids.max"), "100");
     assert_eq!(own.read(&plan, Controller::Cpuset, "cpuset.cpus"), "0");
-    if !own.0.unified() {
+    assert_eq!(own.limit(&plan, Controller::Memory, "memory.limit_in_bytes", "memory.max"), "67108864");
+    if own.0.unified() {
+        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.weight"), "59");
+        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.max"), "50000 100000");
+        assert_eq!(own.read(&plan, Controller::Memory, "memory.oom.group"), "1");
+    } else {
         assert_eq!(own.read(&plan, Controller::Cpu, "cpu.shares"), "512");
         assert_eq!(own.read(&plan, Controller::Cpu, "cpu.cfs_quota_us"), "50000");
-        assert_eq!(own.read(&plan, Controller::Memory, "memory.limit_in_bytes"), "67108864");
         assert_eq!(own.read(&plan, Controller::Memory, "memory.memsw.limit_in_bytes"), "67108864", "no swap");
         assert!(!own.read(&plan, Controller::Cpuset, "cpuset.mems").is_empty(), "inherited");
     }
@@ -235,6 +245,21 @@ async fn an_out_of_memory_kill_is_seen() {
 }
 
 #[tokio::test]
+async fn an_out_of_memory_kill_in_a_cgroup_of_the_containers_own_is_seen() {
+    let own = Own::new();
+    let plan = own.create(Resources { memory_limit: Some(8 << 20), ..Resources::default() }).await;
+    let (memory, _) = own.0.host.dir(&plan.cgroups.dirs, Controller::Memory).unwrap();
+    let inner = memory.join("inner");
+    fs::create_dir(&inner).unwrap();
+    let mut nested = plan.clone();
+    nested.cgroups.dirs = vec![inner];
+    spawn(&nested, "dd if=/dev/zero of=/dev/null bs=64M count=1").wait().unwrap();
+    assert_eq!(own.0.oom_kills(&plan.cgroups), Some(1));
+    assert_eq!(own.0.limitation(&plan).await.unwrap().reason, "OOMKilled");
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
 async fn updates_are_all_or_nothing() {
     let own = Own::new();
     let plan = own.create(limits()).await;
@@ -249,15 +274,41 @@ async fn updates_are_all_or_nothing() {
     grown.resources = update::merge(&plan.resources, &grow);
     let shrink = Resources { memory_limit: Some(32 << 20), cpu_shares: Some(2048), ..Resources::default() };
     own.0.update(&grown, &shrink, true).await.unwrap();
-    if !own.0.unified() {
-        assert_eq!(own.read(&plan, Controller::Memory, "memory.limit_in_bytes"), "33554432");
+    assert_eq!(own.limit(&plan, Controller::Memory, "memory.limit_in_bytes", "memory.max"), "33554432");
+    if own.0.unified() {
+        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.max"), "20000 50000");
+    } else {
         assert_eq!(own.read(&plan, Controller::Memory, "memory.memsw.limit_in_bytes"), "33554432");
         assert_eq!(own.read(&plan, Controller::Cpu, "cpu.cfs_period_us"), "50000");
-        // The CPU that does not exist is refused after the shares were written.
-        let bad = Resources { cpu_shares: Some(99), cpuset_cpus: Some("5000".to_owned()), ..Resources::default() };
-        assert!(own.0.update(&grown, &bad, true).await.is_err());
-        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.shares"), "2048");
     }
+    let shares = || own.limit(&plan, Controller::Cpu, "cpu.shares", "cpu.weight");
+    let before = shares();
+    // The CPU that does not exist is refused after the shares were written.
+    let bad = Resources { cpu_shares: Some(99), cpuset_cpus: Some("5000".to_owned()), ..Resources::default() };
+    assert!(own.0.update(&grown, &bad, true).await.is_err());
+    assert_eq!(shares(), before);
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
+async fn limits_change_while_a_container_is_frozen() {
+    let own = Own::new();
+    let plan = own.create(limits()).await;
+    let mut child = spawn(&plan, "exec sleep 100");
+    let dir = plan.cgroups.dirs.last().unwrap().clone();
+    until("the process", || kill::processes(&dir).unwrap().len() == 1).await;
+    let (freezer, version) = own.0.host.dir(&plan.cgroups.dirs, Controller::Freezer).unwrap();
+    let (file, frozen) = match version {
+        Version::V1 => ("freezer.state", "FROZEN"),
+        Version::V2 => ("cgroup.freeze", "1"),
+    };
+    file::write(&freezer.join(file), frozen).unwrap();
+    let shrink = Resources { memory_limit: Some(32 << 20), cpu_shares: Some(2048), ..Resources::default() };
+    own.0.update(&plan, &shrink, true).await.unwrap();
+    assert_eq!(own.limit(&plan, Controller::Memory, "memory.limit_in_bytes", "memory.max"), "33554432");
+    assert_eq!(file::read(&freezer.join(file)).unwrap(), frozen, "it is still frozen");
+    own.0.kill(&plan.cgroups).await.unwrap();
+    child.wait().unwrap();
     own.finish(&plan).await;
 }
 
@@ -273,13 +324,13 @@ async fn a_limit_below_the_use_is_refused_and_changes_nothing() {
         usage.memory.rss.unwrap_or_default() > 16_000_000
     };
     until("the use of memory", used).await;
+    let shares = || own.limit(&plan, Controller::Cpu, "cpu.shares", "cpu.weight");
+    let before = shares();
     let bad = Resources { memory_limit: Some(4 << 20), cpu_shares: Some(99), ..Resources::default() };
     let error = own.0.update(&plan, &bad, true).await.unwrap_err();
     assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
-    if !own.0.unified() {
-        assert_eq!(own.read(&plan, Controller::Cpu, "cpu.shares"), "512");
-        assert_eq!(own.read(&plan, Controller::Memory, "memory.limit_in_bytes"), "67108864");
-    }
+    assert_eq!(shares(), before);
+    assert_eq!(own.limit(&plan, Controller::Memory, "memory.limit_in_bytes", "memory.max"), "67108864");
     assert_eq!(child.try_wait().unwrap(), None, "the container lives");
     own.0.kill(&plan.cgroups).await.unwrap();
     child.wait().unwrap();
@@ -289,9 +340,6 @@ async fn a_limit_below_the_use_is_refused_and_changes_nothing() {
 #[tokio::test]
 async fn devices_that_are_not_allowed_cannot_be_opened() {
     let own = Own::new();
-    if own.0.unified() {
-        panic!("device rules are not built for cgroup v2; this test needs a host with v1");
-    }
     let mut plan = own.plan(Resources::default()).await;
     let rule = |minor| DeviceRule {
         allow: true,
@@ -302,7 +350,9 @@ async fn devices_that_are_not_allowed_cannot_be_opened() {
     };
     plan.resources.devices = vec![rule(3)];
     own.0.create(&plan.cgroups, &plan.resources).unwrap();
-    assert_eq!(own.read(&plan, Controller::Devices, "devices.list"), "c 1:3 rwm");
+    if !own.0.unified() {
+        assert_eq!(own.read(&plan, Controller::Devices, "devices.list"), "c 1:3 rwm");
+    }
     let status =
         spawn(&plan, "echo > /dev/null || exit 1; cat /dev/zero | head -c 1 | grep -q . && exit 2; exit 0").wait();
     assert_eq!(status.unwrap().code(), Some(0));

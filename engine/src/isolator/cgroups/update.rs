@@ -42,7 +42,15 @@ pub fn merge(old: &Resources, new: &Resources) -> Resources {
 fn changed(merged: &Resources, new: &Resources) -> Resources {
     let cpu = new.cpu_quota.is_some() || new.cpu_period.is_some();
     let memory = new.memory_limit.is_some() || new.memory_swap.is_some();
+    // A cgroup that is idle no longer needs its weight again, and one that is still idle takes none.
+    let idle = |resources: &Resources| resources.unified.get(settings::IDLE).cloned();
+    let shares = match (idle(new), idle(merged)) {
+        (Some(_), _) => merged.cpu_shares,
+        (None, Some(idle)) if idle.trim() == "1" => None,
+        _ => new.cpu_shares,
+    };
     Resources {
+        cpu_shares: shares,
         cpu_quota: merged.cpu_quota.filter(|_| cpu),
         cpu_period: merged.cpu_period.filter(|_| cpu),
         memory_limit: merged.memory_limit.filter(|_| memory),
@@ -84,6 +92,13 @@ fn remember(
 ) -> Result<(), CgroupError> {
     let Some(path) = create::path(host, plan, setting) else { return Ok(()) };
     match file::read(&path) {
+        Ok(value) if setting.file.starts_with("io.") => {
+            undo.extend(of_device(&setting.file, &value, &setting.value).map(|value| (path, value)));
+        }
+        // The weight of a cgroup that is idle; it comes back with that.
+        Ok(value) if setting.file == "cpu.weight" && value == "0" => {}
+        // A write of nothing never comes to the kernel; a line end does, and says that the parent's value holds.
+        Ok(value) if value.is_empty() => undo.push((path, "\n".to_owned())),
         Ok(value) => undo.push((path, value)),
         Err(CgroupError::Io { source, .. }) if setting.optional && create::is_not_there(&source) => {}
         // Not all files of the unified tree can be read; they are written all the same.
@@ -91,6 +106,24 @@ fn remember(
         Err(e) => return Err(e),
     }
     Ok(())
+}
+
+/// What puts back the value of one device (or of the default) in a file that has a line for each; `None` if there is
+/// no word for that.
+fn of_device(file: &str, now: &str, new: &str) -> Option<String> {
+    let key = match new.split_whitespace().next() {
+        Some(device) if device.contains(':') => device,
+        _ => "default",
+    };
+    if let Some(line) = now.lines().find(|line| line.split(' ').next() == Some(key)) {
+        return Some(line.to_owned());
+    }
+    match file {
+        "io.max" => Some(format!("{key} rbps=max wbps=max riops=max wiops=max")),
+        "io.weight" | "io.bfq.weight" => Some(format!("{key} default")),
+        "io.latency" => Some(format!("{key} target=0")),
+        _ => None,
+    }
 }
 
 /// Puts the pairs of v1 into the order that the kernel takes: memory never above memory and swap together, and the

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    file::{keyed, number},
+    file::{children, keyed, number},
     host::{Controller, Host, Version},
     kill,
 };
@@ -43,6 +43,11 @@ pub fn read(host: &Host, dirs: &[PathBuf], usage: &mut Usage) {
         Some((dir, Version::V1)) => usage.io = blkio(dir),
         Some((dir, Version::V2)) => usage.io = io_stat(&text(dir, "io.stat")),
         None => {}
+    }
+    if host.unified()
+        && let Some(dir) = dirs.first()
+    {
+        usage.io_pressure = pressure(&text(dir, "io.pressure"));
     }
     if let Some((dir, version)) = host.dir(dirs, Controller::Hugetlb) {
         usage.hugepages = host.hugepages.iter().filter_map(|size| hugepages(dir, version, size)).collect();
@@ -89,7 +94,7 @@ fn memory_v1(dir: &Path, usage: &mut Usage) {
     memory.page_faults = keyed(&stat, "total_pgfault");
     memory.major_page_faults = keyed(&stat, "total_pgmajfault");
     memory.failcnt = number(&dir.join("memory.failcnt"));
-    memory.oom_kills = keyed(&text(dir, "memory.oom_control"), "oom_kill");
+    memory.oom_kills = oom_kills(dir, Version::V1);
     memory.kernel = number(&dir.join("memory.kmem.usage_in_bytes"));
     let both = number(&dir.join("memory.memsw.usage_in_bytes"));
     usage.swap.usage = both.and_then(|both| memory.usage.map(|memory| both.saturating_sub(memory)));
@@ -114,6 +119,20 @@ fn memory_v2(dir: &Path, usage: &mut Usage) {
     memory.pressure = pressure(&text(dir, "memory.pressure"));
     usage.swap.usage = number(&dir.join("memory.swap.current"));
     usage.swap.limit = number(&dir.join("memory.swap.max"));
+}
+
+/// How often a process of a container was killed for lack of memory, its own limit's or another's. The counter is in the
+/// cgroup, so nothing is lost that happens while nobody looks: right after the start, or while the daemon is away.
+pub fn oom_kills(dir: &Path, version: Version) -> Option<u64> {
+    match version {
+        // This counts only where the process was; a container may have made cgroups of its own below.
+        Version::V1 => {
+            let own = keyed(&text(dir, "memory.oom_control"), "oom_kill")?;
+            let below = children(dir).unwrap_or_default();
+            Some(below.iter().filter_map(|dir| oom_kills(dir, version)).sum::<u64>() + own)
+        }
+        Version::V2 => keyed(&text(dir, "memory.events"), "oom_kill"),
+    }
 }
 
 fn less(whole: Option<u64>, part: Option<u64>) -> Option<u64> {

@@ -120,3 +120,18 @@ fn the_kernel_enforces_the_rules() {
     assert!(!group.run("head -c 1 /dev/random").success());
     assert!(!group.run("head -c 1 /dev/urandom").success(), "no rule speaks of it");
 }
+
+#[test]
+fn new_rules_take_the_place_of_the_old_ones() {
+    let group = Group::new("replace");
+    let of = |minor| rule(true, Some(DeviceKind::Char), (Some(1), Some(minor)), "rwm");
+    let programs = || bpf::device_programs(File::open(&group.0).unwrap()).unwrap();
+    enforce(&group.0, &[of(3)]).unwrap();
+    let first = programs();
+    // Two programs that hold at once would allow nothing here.
+    enforce(&group.0, &[of(5), of(3)]).unwrap();
+    assert!(group.run("head -c 1 /dev/zero").success());
+    let second = programs();
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first, second);
+}

@@ -110,3 +110,33 @@ fn device_rules() {
     let no = DeviceRule { allow: false, ..rules[1].clone() };
     assert!(!allows_all(&[all.clone(), no.clone()]) && allows_all(&[no, all]));
 }
+
+#[test]
+fn an_idle_cgroup_takes_no_weight() {
+    let of = |idle: &str, shares| Resources {
+        cpu_shares: Some(shares),
+        unified: [("cpu.idle".to_owned(), idle.to_owned())].into(),
+        ..Resources::default()
+    };
+    assert_eq!(lines(Version::V2, &of("1", 1024)), ["cpu.idle 1"]);
+    assert_eq!(lines(Version::V2, &of("0", 1024)), ["cpu.idle 0", "cpu.weight 100"], "in this order only");
+}
+
+#[test]
+fn each_device_is_told_by_a_write_of_its_own() {
+    let unified = |file: &str, value: &str| Resources {
+        unified: [(file.to_owned(), value.to_owned())].into(),
+        ..Resources::default()
+    };
+    let value = "8:0 rbps=1048576 wiops=max\n8:16 rbps=max\n";
+    assert_eq!(
+        lines(Version::V2, &unified("io.max", value)),
+        ["io.max 8:0 rbps=1048576 wiops=max", "io.max 8:16 rbps=max"]
+    );
+    assert_eq!(lines(Version::V2, &unified("io.weight", "default 50")), ["io.weight default 50"]);
+    assert_eq!(
+        lines(Version::V2, &unified("io.weight", "")),
+        ["io.weight "],
+        "the kernel may say what it thinks of it"
+    );
+}
