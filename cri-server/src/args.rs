@@ -22,7 +22,7 @@ use crate::config::{LogFormat, Overrides};
   tripod serve            the daemon, as root; then, in another terminal:
   crictl --runtime-endpoint unix:///run/tripod/tripod.sock info
 
-The kubelet takes it with --container-runtime-endpoint=unix:///run/tripod/tripod.sock (cgroupDriver: cgroupfs).
+The kubelet takes it with --container-runtime-endpoint=unix:///run/tripod/tripod.sock.
 `tripod COMMAND --help` has examples for every command."
 )]
 pub struct Arguments {

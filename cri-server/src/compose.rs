@@ -35,13 +35,15 @@ pub(crate) struct Parts {
     pub(crate) images: Images,
     /// RuntimeClass handlers, the default one with the empty name, and what their pods can have.
     pub(crate) handlers: BTreeMap<String, Features>,
+    /// Who makes cgroups.
+    pub(crate) driver: isolator::CgroupDriver,
 }
 
 /// Opens everything that the settings name, and takes up what an earlier daemon left.
 pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     let shim = ShimProgram::load(&shim_program(&config.shim.program)?)?;
     let service = ImageService::open(config.image_service()).await?;
-    let builtin = isolator::builtin(&config.cgroup.base, &config.state)
+    let builtin = isolator::builtin(&config.cgroup, &config.state)
         .map_err(|error| Error::with(Kind::FailedPrecondition, "look at the host's cgroups", error))?;
     let network = Network::new(config.network.clone(), &config.root)?;
 
@@ -59,7 +61,7 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     let plugins = Plugins { isolators, provisioner: Arc::new(service.overlay()), launchers };
     let options = EngineOptions { root: config.root.clone(), state: config.state.clone(), shim };
     let engine = Engine::open(options, plugins).await?;
-    Ok(Parts { engine, images: Images::new(service).await?, handlers })
+    Ok(Parts { engine, images: Images::new(service).await?, handlers, driver: config.cgroup.driver })
 }
 
 /// One for each handler; the default one has the empty name.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tripod_engine::isolator::CgroupConfig;
 use tripod_image_service::{Limits, Timeouts};
 use tripod_network::NetworkConfig;
 
@@ -67,14 +68,6 @@ pub struct ImageConfig {
     pub limits: Limits,
     /// How long to wait for registries.
     pub timeouts: Timeouts,
-}
-
-/// Settings of cgroups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CgroupConfig {
-    /// Cgroup for pods that name no parent.
-    pub base: String,
 }
 
 /// Settings of the process that holds a pod.
@@ -146,12 +139,6 @@ impl Default for ImageConfig {
             limits: service.limits,
             timeouts: service.timeouts,
         }
-    }
-}
-
-impl Default for CgroupConfig {
-    fn default() -> Self {
-        Self { base: "tripod".to_owned() }
     }
 }
 

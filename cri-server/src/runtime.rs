@@ -27,7 +27,7 @@ pub(crate) use streams::parts;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tripod_cri_api::v1::{self, runtime_service_server::RuntimeService};
-use tripod_engine::{Engine, plugin::Features};
+use tripod_engine::{Engine, isolator::CgroupDriver, plugin::Features};
 
 use crate::{
     compose::Parts,
@@ -46,6 +46,8 @@ pub(crate) struct Runtime {
     streaming: Arc<tripod_streaming::Server>,
     /// RuntimeClass handlers, the default one with the empty name.
     handlers: BTreeMap<String, Features>,
+    /// Who makes cgroups; the kubelet does likewise.
+    driver: CgroupDriver,
     /// The effective configuration, for the verbose status.
     config: serde_json::Value,
     rates: rates::Rates,
@@ -61,7 +63,7 @@ impl Runtime {
         config: serde_json::Value,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        let Parts { engine, images, handlers } = parts;
+        let Parts { engine, images, driver, handlers } = parts;
         let rates = rates::Rates::default();
         Self { engine, images, streaming, handlers, config, rates, stopped }
     }
@@ -247,7 +249,7 @@ impl RuntimeService for Runtime {
     }
 
     async fn runtime_config(&self, _: Request<v1::RuntimeConfigRequest>) -> Reply<v1::RuntimeConfigResponse> {
-        Ok(Response::new(status::runtime_config()))
+        Ok(Response::new(status::runtime_config(self.driver)))
     }
 
     async fn update_runtime_config(

@@ -34,7 +34,7 @@ use std::{path::Path, sync::Arc};
 
 pub use apparmor::AppArmor;
 pub use capabilities::Capabilities;
-pub use cgroups::{Cgroups, merge_limits};
+pub use cgroups::{CgroupConfig, CgroupDriver, Cgroups, merge_limits};
 pub use credentials::Credentials;
 pub use devices::Devices;
 pub use files::Files;
@@ -60,10 +60,10 @@ pub struct Builtin {
     pub cgroups: Arc<Cgroups>,
 }
 
-/// Makes all isolators of this module. `cgroup_base` names the cgroup below which pods without a parent of kubelet's
-/// live, one component as in `tripod`; daemons that run side by side need different ones. `state` is the state folder.
-pub fn builtin(cgroup_base: &str, state: &Path) -> Result<Builtin> {
-    let cgroups = Arc::new(Cgroups::discover(cgroup_base)?);
+/// Makes all isolators of this module. Daemons that run side by side need different bases of their cgroups. `state` is
+/// the state folder.
+pub fn builtin(cgroup: &CgroupConfig, state: &Path) -> Result<Builtin> {
+    let cgroups = Arc::new(Cgroups::discover(cgroup)?);
     Ok(Builtin {
         before_network: vec![Arc::new(Namespaces), Arc::new(Sysctls)],
         after_network: vec![

@@ -48,6 +48,8 @@ pub struct PodContext<'a> {
 pub struct PodSetup {
     /// Goes to the shim.
     pub plan: PodPlan,
+    /// PID of the pod's shim, which has been started already.
+    pub shim: i32,
     /// The pod's addresses, the primary one first; empty on the host's network.
     pub ips: Vec<IpAddr>,
 }

@@ -61,8 +61,8 @@ struct Shared {
 pub(crate) type ShimEvents = mpsc::UnboundedReceiver<Event>;
 
 impl Shim {
-    /// Starts a shim for a pod. It does not wait for it: the first request does.
-    pub(crate) fn spawn(program: &ShimProgram, pod: &PodId, dir: &Path) -> Result<(Self, ShimEvents)> {
+    /// Starts a shim for a pod, and tells its PID. It does not wait for it: the first request does.
+    pub(crate) fn spawn(program: &ShimProgram, pod: &PodId, dir: &Path) -> Result<(Self, ShimEvents, i32)> {
         let step =
             |step: &'static str| move |error| Error::io(format!("{step} of pod {pod}"), std::io::Error::from(error));
         let flags = SocketFlags::CLOEXEC;
@@ -78,7 +78,8 @@ impl Shim {
         let fds = [null.as_fd(), null.as_fd(), log.as_fd(), listener.as_fd()];
         let child = tripod_sys::spawn::spawn(program.as_fd(), &["tripod-shim", pod.as_str()], &[], &fds)
             .map_err(|error| Error::io(format!("start the shim of pod {pod}"), error))?;
-        Self::over(pod, stream, Some(child.pidfd))
+        let (shim, events) = Self::over(pod, stream, Some(child.pidfd))?;
+        Ok((shim, events, child.pid.as_raw_nonzero().get()))
     }
 
     /// Connects to the shim that an earlier daemon started; `None` if it is gone.

@@ -72,8 +72,18 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("network.cni_del_timeout", "Seconds that each CNI plugin may take to remove a pod."),
     ("network.cni_status_timeout", "Seconds that each CNI plugin may take to tell its state."),
     ("network.netns_dir", "Where the files of network namespaces are."),
-    ("cgroup", "Cgroups. The driver is cgroupfs."),
+    ("cgroup", "Cgroups."),
     ("cgroup.base", "Cgroup for pods that name no parent (the kubelet always does); one name, unique for each daemon."),
+    (
+        "cgroup.driver",
+        "\"cgroupfs\", or \"systemd\": a scope for each pod in the kubelet's slices; needs cgroup v2 and systemd as PID \
+         1. The kubelet follows by itself.",
+    ),
+    (
+        "cgroup.oom_group",
+        "On cgroup v2 the kernel ends a container as a whole when its memory runs out. false: only what the kubelet asks \
+         for, so that its singleProcessOOMKill decides.",
+    ),
     ("shim", "The small process that holds a pod."),
     ("shim.program", "Path of tripod-shim; empty looks beside the tripod program, then along PATH."),
     ("streaming", "Where clients of exec, attach and port-forward come to; the kubelet and crictl are told by URLs."),

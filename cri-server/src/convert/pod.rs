@@ -174,16 +174,15 @@ fn ports(asked: &[v1::PortMapping]) -> Refused<Vec<PortMapping>> {
     Ok(ports)
 }
 
-/// A path below the root of the hierarchies. The name of a slice belongs to the systemd driver.
+/// A path below the root of the hierarchies, or the name of a slice; which of them it has to be is the driver's to say.
 fn cgroup_parent(text: &str) -> Refused<Option<String>> {
     let field = "config.linux.cgroup_parent";
     if text.is_empty() {
         return Ok(None);
     }
     let text = plain(field, text)?;
-    if !text.starts_with('/') {
-        let problem = "is no path below the cgroup root; the systemd cgroup driver is not built into this version of \
-                       tripod, run the kubelet with cgroupDriver: cgroupfs";
+    if !text.starts_with('/') && !text.ends_with(".slice") {
+        let problem = "is neither a path below the cgroup root nor the name of a slice";
         return Err(Refusal::new(field, format!("{text:?} {problem}")));
     }
     if text.split('/').any(|part| part == ".." || part == ".") {

@@ -9,7 +9,7 @@ use tripod_cri_api::v1::{
     RuntimeHandlerFeatures, RuntimeStatus, StatusRequest, StatusResponse, UpdateRuntimeConfigRequest,
     UpdateRuntimeConfigResponse, VersionResponse,
 };
-use tripod_engine::{EngineStatus, plugin::Features};
+use tripod_engine::{EngineStatus, isolator, plugin::Features};
 
 use super::Runtime;
 use crate::status_code::status;
@@ -29,8 +29,12 @@ pub(super) fn version() -> VersionResponse {
     }
 }
 
-pub(super) fn runtime_config() -> RuntimeConfigResponse {
-    RuntimeConfigResponse { linux: Some(LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs.into() }) }
+pub(super) fn runtime_config(driver: isolator::CgroupDriver) -> RuntimeConfigResponse {
+    let cgroup_driver = match driver {
+        isolator::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
+        isolator::CgroupDriver::Systemd => CgroupDriver::Systemd,
+    };
+    RuntimeConfigResponse { linux: Some(LinuxRuntimeConfiguration { cgroup_driver: cgroup_driver.into() }) }
 }
 
 impl Runtime {

@@ -65,12 +65,12 @@ impl Engine {
             make_dir(&dir.join(part))?;
         }
         // The shim begins to run while the isolators prepare what it will enter.
-        let (shim, events) = Shim::spawn(&self.shim, id, &dir)?;
+        let (shim, events, shim_pid) = Shim::spawn(&self.shim, id, &dir)?;
         let shim = Arc::new(shim);
         undo.push("shim", end_shim(Arc::clone(&shim)));
 
         let plan = PodPlan { pod: id.to_string(), dir: dir.clone(), ..PodPlan::default() };
-        let mut setup = PodSetup { plan, ips: Vec::new() };
+        let mut setup = PodSetup { plan, shim: shim_pid, ips: Vec::new() };
         for isolator in &self.plugins.isolators {
             operation.stage(isolator.name());
             let context = PodContext { id, config, dir: &dir };

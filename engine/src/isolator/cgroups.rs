@@ -12,7 +12,9 @@ mod error;
 mod file;
 mod host;
 mod kill;
+mod parent;
 mod settings;
+mod systemd;
 mod update;
 mod usage;
 
@@ -23,10 +25,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tripod_shim_protocol::{CgroupPlan, LaunchPlan, Resources};
 
 use crate::{
-    ContainerConfig, ContainerId, PodConfig, Result,
+    ContainerConfig, ContainerId, Error, Kind, PodId, Result,
     plugin::{ContainerContext, Isolator, IsolatorStatus, Known, Limitation, PodContext, PodSetup},
     usage::Usage,
 };
@@ -39,21 +42,64 @@ use host::{Controller, Host, Version};
 /// How long the end of processes is waited for that are in the way.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 
+/// Settings of cgroups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CgroupConfig {
+    /// Cgroup for pods that name no parent; with driver `systemd` the slice of this name.
+    pub base: String,
+    /// Who makes cgroups.
+    pub driver: CgroupDriver,
+    /// v2: when memory runs out, the kernel ends a container as a whole, unless a request says otherwise.
+    pub oom_group: bool,
+}
+
+/// Who makes the cgroups that a pod lives in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// Tripod, below a path that kubelet names.
+    #[default]
+    Cgroupfs,
+    /// systemd, a scope for each pod in the slice that kubelet names.
+    Systemd,
+}
+
 /// The cgroups of this host, and tripod's own place in them.
 #[derive(Debug)]
 pub struct Cgroups {
     host: Host,
     base: String,
+    driver: CgroupDriver,
+    oom_group: bool,
+}
+
+impl Default for CgroupConfig {
+    fn default() -> Self {
+        Self { base: "tripod".to_owned(), driver: CgroupDriver::default(), oom_group: true }
+    }
 }
 
 impl Cgroups {
-    /// Finds out what the host has. `base` is the name of tripod's own cgroup.
-    pub fn discover(base: &str) -> Result<Self> {
+    /// Finds out what the host has, and whether the settings can work there. May block for a moment.
+    pub fn discover(config: &CgroupConfig) -> Result<Self> {
+        Self::with(Host::discover().map_err(CgroupError::outward)?, config).map_err(CgroupError::outward)
+    }
+
+    fn with(host: Host, config: &CgroupConfig) -> Result<Self, CgroupError> {
+        let CgroupConfig { base, driver, oom_group } = config.clone();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if base.is_empty() || base.len() > 200 || !base.bytes().all(plain) {
-            return Err(CgroupError::Base(base.to_owned()).outward());
+        if base.is_empty() || base.len() > 100 || !base.bytes().all(plain) {
+            return Err(CgroupError::Base(base));
         }
-        Ok(Self { host: Host::discover().map_err(CgroupError::outward)?, base: base.to_owned() })
+        if driver == CgroupDriver::Systemd {
+            if !host.unified() {
+                return Err(CgroupError::Legacy);
+            }
+            systemd::slice(&format!("{base}.slice"))?;
+            systemd::reach()?;
+        }
+        Ok(Self { host, base, driver, oom_group })
     }
 
     /// Everything is in the unified (v2) tree.
@@ -64,7 +110,7 @@ impl Cgroups {
     /// Makes a container's cgroups with all limits set. When it fails nothing of them is left. Takes a few dozen
     /// system calls and never blocks.
     pub fn create(&self, plan: &CgroupPlan, resources: &Resources) -> Result<()> {
-        create::create(&self.host, plan, resources).map_err(CgroupError::outward)
+        create::create(&self.host, plan, resources, self.oom_group).map_err(CgroupError::outward)
     }
 
     /// Kills every process in a container's cgroups and waits for their end, at most ten seconds.
@@ -85,7 +131,7 @@ impl Cgroups {
     }
 
     /// The directories of a container.
-    fn plan(&self, parent: Option<&Path>, container: &ContainerId, resources: &Resources) -> CgroupPlan {
+    fn plan(&self, parent: &Path, container: &ContainerId, resources: &Resources) -> CgroupPlan {
         let own = Path::new(&self.base);
         let unified = self.host.unified();
         let dir = |tree: &host::Tree| match tree.version {
@@ -95,19 +141,44 @@ impl Cgroups {
                 let some = resources.hugepages.values().any(|limit| *limit > 0);
                 some.then(|| tree.mount.join(own).join(container))
             }
-            _ => Some(tree.mount.join(parent.unwrap_or(own)).join(container)),
+            _ => Some(tree.mount.join(parent).join(container)),
         };
         CgroupPlan { dirs: self.host.trees.iter().filter_map(dir).collect(), unified }
     }
 
-    /// Tripod's own cgroup in every tree.
+    /// Tripod's own cgroup in every tree; none where systemd makes and removes it.
     fn bases(&self) -> impl Iterator<Item = PathBuf> {
-        self.host.trees.iter().map(|tree| tree.mount.join(&self.base))
+        let trees = self.host.trees.iter().filter(|_| self.driver == CgroupDriver::Cgroupfs);
+        trees.map(|tree| tree.mount.join(&self.base))
     }
 
-    /// The containers' cgroups below it.
+    /// The containers' cgroups below tripod's own.
     fn own(&self) -> Vec<PathBuf> {
-        self.bases().flat_map(|base| file::children(&base).unwrap_or_default()).collect()
+        match self.driver {
+            CgroupDriver::Cgroupfs => self.bases().flat_map(|base| file::children(&base).unwrap_or_default()).collect(),
+            CgroupDriver::Systemd => {
+                let slice = systemd::slice(&self.slice(None)).unwrap_or_default();
+                self.host.trees.iter().flat_map(|tree| systemd::containers(&tree.mount.join(&slice))).collect()
+            }
+        }
+    }
+
+    /// The slice of a pod, by its name.
+    fn slice(&self, parent: Option<&Path>) -> String {
+        let name = parent.and_then(Path::file_name).and_then(|name| name.to_str());
+        name.map_or_else(|| format!("{}.slice", self.base), ToOwned::to_owned)
+    }
+
+    /// Where the cgroups of a pod's containers are, below the roots of the trees.
+    fn place(&self, pod: PodContext<'_>) -> Result<PathBuf, CgroupError> {
+        let parent = parent::parent(self.driver, pod.config.cgroup_parent.as_deref())?;
+        match self.driver {
+            CgroupDriver::Cgroupfs => Ok(parent.unwrap_or_else(|| self.base.clone().into())),
+            CgroupDriver::Systemd => {
+                let slice = systemd::slice(&self.slice(parent.as_deref()))?;
+                Ok(slice.join(systemd::scope(&self.base, pod.id)))
+            }
+        }
     }
 
     /// Removes cgroups with all that runs in them, and tripod's own if it is empty then.
@@ -149,9 +220,24 @@ impl Isolator for Cgroups {
         self.remove_all(&orphans).await
     }
 
-    async fn prepare_pod(&self, pod: PodContext<'_>, _setup: &mut PodSetup) -> Result<()> {
-        // Found out now rather than with the first container.
-        parent(pod.config).map(drop).map_err(CgroupError::outward)
+    async fn prepare_pod(&self, pod: PodContext<'_>, setup: &mut PodSetup) -> Result<()> {
+        // What is wrong with it is found out now rather than with the first container.
+        self.place(pod).map_err(CgroupError::outward)?;
+        if self.driver == CgroupDriver::Cgroupfs {
+            return Ok(());
+        }
+        let parent = pod.config.cgroup_parent.as_deref().filter(|parent| !parent.is_empty()).map(Path::new);
+        let (slice, base, pod, shim) = (self.slice(parent), self.base.clone(), pod.id.clone(), setup.shim);
+        let mounts: Vec<_> = self.host.trees.iter().map(|tree| tree.mount.clone()).collect();
+        blocking(move || mounts.iter().try_for_each(|mount| systemd::adopt(mount, &base, &pod, &slice, shim))).await
+    }
+
+    async fn cleanup_pod(&self, pod: &PodId) -> Result<()> {
+        if self.driver == CgroupDriver::Cgroupfs {
+            return Ok(());
+        }
+        let (base, pod) = (self.base.clone(), pod.clone());
+        blocking(move || systemd::release(&base, &pod)).await
     }
 
     async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
@@ -163,8 +249,8 @@ impl Isolator for Cgroups {
             resources.memory_swap = resources.memory_limit;
         }
         check::check(&self.host, &resources).map_err(CgroupError::outward)?;
-        let parent = parent(container.pod.config).map_err(CgroupError::outward)?;
-        plan.cgroups = self.plan(parent.as_deref(), container.id, &resources);
+        let place = self.place(container.pod).map_err(CgroupError::outward)?;
+        plan.cgroups = self.plan(&place, container.id, &resources);
         plan.resources = resources;
         Ok(())
     }
@@ -224,27 +310,19 @@ impl Isolator for Cgroups {
             format!("{} ({version}: {})", tree.mount.display(), controllers.join(" "))
         };
         let trees: Vec<_> = self.host.trees.iter().map(tree).collect();
-        IsolatorStatus { not_ready: None, details: vec![("cgroups".to_owned(), trees.join(", "))] }
+        let driver = match self.driver {
+            CgroupDriver::Cgroupfs => "cgroupfs",
+            CgroupDriver::Systemd => "systemd",
+        };
+        let details = vec![("cgroups".to_owned(), trees.join(", ")), ("cgroup driver".to_owned(), driver.to_owned())];
+        IsolatorStatus { not_ready: None, details }
     }
 }
 
-/// The parent that kubelet names, as a path below the roots of the trees.
-fn parent(config: &PodConfig) -> Result<Option<PathBuf>, CgroupError> {
-    let Some(parent) = config.cgroup_parent.as_deref().filter(|parent| !parent.is_empty()) else { return Ok(None) };
-    if parent.ends_with(".slice") {
-        return Err(CgroupError::Unimplemented(
-            "the cgroup parent is a systemd slice, and only the cgroupfs driver is built; set kubelet's cgroupDriver \
-             to cgroupfs",
-        ));
-    }
-    let invalid =
-        || CgroupError::Invalid(format!("the cgroup parent {parent:?} is not an absolute path without `.` and `..`"));
-    let below = parent.strip_prefix('/').ok_or_else(invalid)?.trim_end_matches('/');
-    let good = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\0', '\n']);
-    if below.is_empty() || !below.split('/').all(good) {
-        return Err(invalid());
-    }
-    Ok(Some(below.into()))
+/// Does what may block for a while on a thread that may.
+async fn blocking(work: impl FnOnce() -> Result<(), CgroupError> + Send + 'static) -> Result<()> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::with(Kind::Internal, "cgroups", error))?.map_err(CgroupError::outward)
 }
 
 #[cfg(test)]

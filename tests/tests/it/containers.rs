@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::resources::unified;
 use tripod_cri_api::v1::{ContainerConfig, ContainerState, LinuxContainerResources, PodSandboxConfig, Signal};
 use tripod_tests::{Cri, Image, Node, container, host_pod, image_spec, shell, tests};
 
@@ -12,6 +13,7 @@ tests![
     exits_are_told_with_code_reason_and_times,
     a_start_that_fails_says_why,
     lack_of_memory_is_told,
+    lack_of_the_pods_memory_is_told,
     stop_asks_then_kills,
     a_program_that_is_not_ready_yet_is_asked_again,
     a_second_stop_shortens_the_grace,
@@ -78,6 +80,40 @@ async fn lack_of_memory_is_told(node: &mut Node) {
     }
     let (status, _) = cri.outcome(&pod, &config, &limited("enough", "exit 9", 64 << 20)).await.unwrap();
     assert_eq!(status.reason, "Error");
+}
+
+/// 16: the limit of the pod, which is kubelet's; the container ends well in spite of it where nothing ends it as a
+/// whole.
+async fn lack_of_the_pods_memory_is_told(node: &mut Node) {
+    let cri = node.ready().await;
+    let mut config = host_pod("main");
+    config.linux.as_mut().unwrap().cgroup_parent = "/kubepods/pod1".into();
+    let (mut parents, mut limit) = (Vec::new(), "memory.limit_in_bytes");
+    for hierarchy in tripod_tests::cgroup::hierarchies() {
+        let (top, parent) = (hierarchy.point.join("kubepods"), hierarchy.point.join("kubepods/pod1"));
+        if unified() {
+            limit = "memory.max";
+            for dir in [&hierarchy.point, &top] {
+                fs::create_dir_all(dir).unwrap();
+                fs::write(dir.join("cgroup.subtree_control"), "+memory +pids +cpu +cpuset +io").unwrap();
+            }
+        }
+        fs::create_dir_all(&parent).unwrap();
+        if parent.join(limit).exists() {
+            fs::write(parent.join(limit), (24 << 20).to_string()).unwrap();
+        }
+        parents.extend([parent, top]);
+    }
+    let pod = cri.run_pod(&config).await.unwrap();
+    let hog = "(sleep 0.2; exec dd if=/dev/zero of=/dev/null bs=64M count=1); exit 0";
+    let (status, _) = cri.outcome(&pod, &config, &shell("main", hog)).await.unwrap();
+    assert_eq!(status.reason, "OOMKilled", "{status:?}");
+    assert_eq!(status.exit_code, if unified() { 137 } else { 0 });
+    cri.remove_pod(&pod).await.unwrap();
+    // 14: nothing of ours keeps kubelet from removing what is its own.
+    for parent in parents {
+        fs::remove_dir(&parent).unwrap_or_else(|error| panic!("{}: {error}", parent.display()));
+    }
 }
 
 /// 17.

@@ -18,9 +18,9 @@ use super::{
 const ATTEMPTS: usize = 20;
 
 /// Makes all directories of `plan` and sets the limits. When it fails, what it made is gone again.
-pub fn create(host: &Host, plan: &CgroupPlan, resources: &Resources) -> Result<(), CgroupError> {
+pub fn create(host: &Host, plan: &CgroupPlan, resources: &Resources, oom_group: bool) -> Result<(), CgroupError> {
     let mut made = Vec::new();
-    let result = make(host, plan, &mut made).and_then(|()| limit(host, plan, resources));
+    let result = make(host, plan, &mut made).and_then(|()| limit(host, plan, resources, oom_group));
     if result.is_err() {
         for dir in made.iter().rev() {
             // A parent that others use by now stays.
@@ -110,9 +110,9 @@ fn enable(tree: &Tree, dir: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
-fn limit(host: &Host, plan: &CgroupPlan, resources: &Resources) -> Result<(), CgroupError> {
+fn limit(host: &Host, plan: &CgroupPlan, resources: &Resources, oom_group: bool) -> Result<(), CgroupError> {
     let mut writer = Writer::default();
-    let group = settings::oom_group(host);
+    let group = settings::oom_group(host).filter(|_| oom_group);
     let limits = settings::limits(host, resources);
     let devices = match host.tree(Controller::Devices) {
         Some(tree) if tree.version == Version::V1 => settings::devices(&resources.devices),

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::host::Controller;
+use super::{host::Controller, systemd::BusError};
 use crate::{Error, Kind};
 
 /// Errors of the cgroups isolator.
@@ -25,9 +25,25 @@ pub enum CgroupError {
         /// What was asked for.
         what: &'static str,
     },
-    /// something that is not built
+    /// the host is none for the systemd driver
+    #[error(
+        "cgroup.driver is systemd, which needs cgroup v2 alone, and this host has v1 hierarchies; set it to cgroupfs, \
+         here and in kubelet's cgroupDriver"
+    )]
+    Legacy,
+    /// systemd does not do its part
     #[error("{0}")]
-    Unimplemented(&'static str),
+    Systemd(super::systemd::BusError),
+    /// systemd put a process where it was not expected
+    #[error("the shim was to be put into {unit} at {wanted}, but it is in {found:?}")]
+    Elsewhere {
+        /// The scope.
+        unit: String,
+        /// Its cgroup.
+        wanted: PathBuf,
+        /// What the kernel says.
+        found: String,
+    },
     /// a limit cannot be lowered so far
     #[error("the memory limit {limit} is below the {usage} bytes that the container uses and cannot give back")]
     InUse {
@@ -77,10 +93,11 @@ impl CgroupError {
             Self::Refused { source, .. } if source.raw_os_error() == Some(16) => Kind::FailedPrecondition,
             Self::Refused { .. } => Kind::InvalidArgument,
             Self::Missing { .. } | Self::InUse { .. } => Kind::FailedPrecondition,
-            Self::Unimplemented(_) => Kind::Unimplemented,
+            Self::Legacy | Self::Systemd(BusError::Absent(_)) => Kind::FailedPrecondition,
+            Self::Systemd(_) => Kind::Unavailable,
             Self::StillAlive { .. } => Kind::DeadlineExceeded,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Kind::ResourceExhausted,
-            Self::NoCgroups | Self::Io { .. } => Kind::Internal,
+            Self::NoCgroups | Self::Elsewhere { .. } | Self::Io { .. } => Kind::Internal,
         };
         Error::with(kind, "cgroups", self)
     }

@@ -18,7 +18,8 @@ impl Own {
     fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self(Cgroups::discover(&format!("tripod-test-{}-{number}", std::process::id())).expect("cgroups"))
+        let base = format!("tripod-test-{}-{number}", std::process::id());
+        Self(Cgroups::discover(&CgroupConfig { base, ..CgroupConfig::default() }).expect("cgroups"))
     }
 
     /// The unified tree alone, as on a host without v1; here it may have few controllers or none.
@@ -431,14 +432,29 @@ async fn parents_are_checked_with_the_pod() {
         ("/", Kind::InvalidArgument),
         ("/a/../b", Kind::InvalidArgument),
         ("/a//b", Kind::InvalidArgument),
-        ("kubepods-pod1.slice", Kind::Unimplemented),
+        ("kubepods-pod1.slice", Kind::InvalidArgument),
     ] {
         let mut fixture = Fixture::new();
         fixture.pod.cgroup_parent = Some(parent.to_owned());
         assert_eq!(fixture.prepare_pod(&own.0).await.unwrap_err().kind(), kind, "{parent}");
     }
     for bad in ["", "a/b", "..", "a b"] {
-        assert_eq!(Cgroups::discover(bad).unwrap_err().kind(), Kind::InvalidArgument);
+        let config = CgroupConfig { base: bad.to_owned(), ..CgroupConfig::default() };
+        assert_eq!(Cgroups::discover(&config).unwrap_err().kind(), Kind::InvalidArgument);
+    }
+}
+
+#[test]
+fn the_systemd_driver_says_what_it_needs() {
+    let host = Host::discover().unwrap();
+    let config = CgroupConfig { driver: CgroupDriver::Systemd, ..CgroupConfig::default() };
+    match Cgroups::with(host.clone(), &config) {
+        Ok(_) => assert!(host.unified()),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains("v2") || text.contains("PID 1"), "{text}");
+            assert_eq!(error.outward().kind(), Kind::FailedPrecondition, "{text}");
+        }
     }
 }
 
