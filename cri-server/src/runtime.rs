@@ -63,9 +63,9 @@ impl Runtime {
         config: serde_json::Value,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        let Parts { engine, images, driver, handlers } = parts;
+        let Parts { engine, images, handlers, driver } = parts;
         let rates = rates::Rates::default();
-        Self { engine, images, streaming, handlers, config, rates, stopped }
+        Self { engine, images, streaming, handlers, driver, config, rates, stopped }
     }
 }
 

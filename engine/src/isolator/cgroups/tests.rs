@@ -510,3 +510,70 @@ async fn huge_pages_are_limited_wherever_the_controller_is() {
     let plan = own.create(limit(0)).await;
     own.finish(&plan).await;
 }
+
+/// A pod's way through systemd, with a sleeping program as its shim. Without systemd as PID 1 and cgroup v2 there is
+/// only the refusal to see.
+#[tokio::test]
+async fn a_pod_lives_in_a_scope_that_a_reload_leaves_alone() {
+    let base = format!("tripodtest{}", std::process::id());
+    let config = CgroupConfig { base: base.clone(), driver: CgroupDriver::Systemd, oom_group: true };
+    let cgroups = match Cgroups::discover(&config) {
+        Ok(cgroups) => cgroups,
+        Err(error) => return assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}"),
+    };
+    let mut fixture = Fixture::new();
+    fixture.pod.cgroup_parent = Some(format!("{base}-pod1.slice"));
+    let mut shim = Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut setup = PodSetup { shim: shim.id().cast_signed(), ..PodSetup::default() };
+    fixture.prepare_pod_into(&cgroups, &mut setup).await.unwrap();
+    let mut plan = LaunchPlan::default();
+    fixture.config.resources =
+        Resources { memory_limit: Some(64 << 20), cpu_shares: Some(512), ..Resources::default() };
+    let zero =
+        DeviceRule { allow: true, kind: Some(DeviceKind::Char), major: Some(1), minor: Some(5), access: "r".into() };
+    plan.resources.devices = vec![zero];
+    fixture.prepare_into(&cgroups, &mut plan).await.unwrap();
+    let dir = plan.cgroups.dirs[0].clone();
+    let scope = dir.parent().unwrap().to_owned();
+    let place = format!("{base}.slice/{base}-pod1.slice/{base}-{}.scope", fixture.pod_id);
+    assert!(scope.ends_with(&place), "{} {place}", scope.display());
+    assert_eq!(file::read(&scope.join("shim/cgroup.procs")).unwrap(), shim.id().to_string());
+
+    cgroups.create(&plan.cgroups, &plan.resources).unwrap();
+    let mut child = spawn(&plan, "exec sleep 1000");
+    until("the process", || kill::processes(&dir).unwrap().len() == 1).await;
+    let limits = || ["memory.max", "cpu.weight", "memory.swap.max"].map(|name| file::read(&dir.join(name)).unwrap());
+    assert_eq!(limits(), ["67108864", "59", "0"]);
+    let systemctl = |arguments: &[&str]| {
+        let output = Command::new("systemctl").args(arguments).output().expect("systemctl");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let unit = scope.file_name().unwrap().to_str().unwrap();
+    systemctl(&["set-property", "--runtime", unit, "MemoryMax=1G"]);
+    systemctl(&["daemon-reload"]);
+    systemctl(&["set-property", "--runtime", unit, "MemoryMax=infinity"]);
+    assert_eq!(systemctl(&["show", "--property", "Delegate", "--value", unit]), "yes");
+    assert_eq!(limits(), ["67108864", "59", "0"]);
+    let read = |device: &str| spawn(&plan, &format!("head -c 1 {device} || exit 9")).wait().unwrap().code();
+    assert_eq!((read("/dev/zero"), read("/dev/urandom")), (Some(0), Some(9)));
+    let grow = Resources { memory_limit: Some(96 << 20), ..Resources::default() };
+    cgroups.update(&plan, &grow, true).await.unwrap();
+    assert_eq!(limits()[0], "100663296");
+
+    // The end of a container leaves its counters, and the scope.
+    cgroups.kill(&plan.cgroups).await.unwrap();
+    child.wait().unwrap();
+    systemctl(&["daemon-reload"]);
+    assert_eq!(cgroups.oom_kills(&plan.cgroups), Some(0));
+    cgroups.remove(&plan.cgroups).await.unwrap();
+    assert!(!dir.exists() && scope.exists());
+    shim.kill().unwrap();
+    shim.wait().unwrap();
+    cgroups.cleanup_pod(&fixture.pod_id).await.unwrap();
+    cgroups.cleanup_pod(&fixture.pod_id).await.unwrap();
+    until("the end of the scope", || !scope.exists()).await;
+    // Kubelet removes its slices.
+    systemctl(&["stop", &format!("{base}.slice")]);
+    until("the end of the slice", || !scope.parent().unwrap().parent().unwrap().exists()).await;
+}
