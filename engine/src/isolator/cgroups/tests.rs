@@ -255,7 +255,8 @@ async fn an_out_of_memory_kill_in_a_cgroup_of_the_containers_own_is_seen() {
     let mut nested = plan.clone();
     nested.cgroups.dirs = vec![inner];
     spawn(&nested, "dd if=/dev/zero of=/dev/null bs=64M count=1").wait().unwrap();
-    assert_eq!(own.0.oom_kills(&plan.cgroups), Some(1));
+    // v2 kills, and counts, all of a container.
+    assert!(own.0.oom_kills(&plan.cgroups).unwrap() >= 1);
     assert_eq!(own.0.limitation(&plan).await.unwrap().reason, "OOMKilled");
     own.finish(&plan).await;
 }
