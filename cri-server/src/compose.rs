@@ -56,9 +56,21 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
         let able = launchers.iter().filter(|(_, launcher)| launcher.features().hooks).map(|(name, _)| name.clone());
         isolators.push(Arc::new(isolator::Hooks::new(config.hooks_dir.clone(), able.collect())));
     }
-    let handlers = launchers.iter().map(|(name, launcher)| (name.clone(), launcher.features())).collect();
 
-    let plugins = Plugins { isolators, provisioner: Arc::new(service.overlay()), launchers };
+    let overlay = service.overlay();
+    let user_namespaces = match overlay.check_user_namespaces().await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::info!(%error, "pods cannot have user namespaces on this node");
+            false
+        }
+    };
+    let features = |(name, launcher): (&String, &Arc<dyn Launcher>)| {
+        let features = launcher.features();
+        (name.clone(), Features { user_namespaces: features.user_namespaces && user_namespaces, ..features })
+    };
+    let handlers = launchers.iter().map(features).collect();
+    let plugins = Plugins { isolators, provisioner: Arc::new(overlay), launchers };
     let options = EngineOptions { root: config.root.clone(), state: config.state.clone(), shim };
     let engine = Engine::open(options, plugins).await?;
     Ok(Parts { engine, images: Images::new(service).await?, handlers, driver: config.cgroup.driver })

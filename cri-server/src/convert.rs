@@ -12,6 +12,7 @@ mod resources;
 mod security;
 mod signal;
 mod status;
+mod userns;
 
 pub(crate) use container::{container_config, image_of, volume_images};
 pub(crate) use image::{auth, image, image_details};

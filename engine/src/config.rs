@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tripod_shim_protocol::{Capability, Propagation, Resources, Rlimit};
+use tripod_shim_protocol::{Capability, Propagation, Resources, Rlimit, UserMapping};
 
 /// Labels or annotations.
 pub type Map = BTreeMap<String, String>;
@@ -58,6 +58,8 @@ pub struct PodNamespaces {
     pub host_ipc: bool,
     /// PID namespace of its containers.
     pub pid: PidMode,
+    /// A user namespace of its own with these IDs; `None` is the host's.
+    pub user: Option<UserMapping>,
 }
 
 /// PID namespace of a container.
@@ -221,6 +223,8 @@ pub struct VolumeMount {
     pub selinux_relabel: bool,
     /// Propagation.
     pub propagation: Option<Propagation>,
+    /// Shows the owners of its files as the pod's user namespace maps them.
+    pub map_ids: bool,
     /// What may not be done with what lies in it.
     pub options: MountOptions,
 }

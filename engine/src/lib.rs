@@ -30,3 +30,4 @@ pub use events::{EngineEvent, EventKind, EventStream};
 pub use id::{ContainerId, PodId};
 pub use operation::OperationStatus;
 pub use record::{ContainerRecord, ContainerState, Exit, PodRecord, PodState};
+pub use tripod_shim_protocol::{IdRange, UserMapping};

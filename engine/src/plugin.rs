@@ -9,11 +9,12 @@ use std::{
     net::IpAddr,
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tripod_shim_protocol::{ExecPlan, LaunchPlan, PodPlan, Resources};
+use tripod_shim_protocol::{ExecPlan, LaunchPlan, PodPlan, Resources, UserMapping};
 
 use crate::{
     ContainerConfig, ContainerId, PodConfig, PodId, Result,
@@ -52,6 +53,8 @@ pub struct PodSetup {
     pub shim: i32,
     /// The pod's addresses, the primary one first; empty on the host's network.
     pub ips: Vec<IpAddr>,
+    /// A network namespace that belongs to the pod's user namespace: the one to use, where it is given.
+    pub network: Option<Arc<OwnedFd>>,
 }
 
 /// A container while it is being made.
@@ -162,6 +165,15 @@ pub struct Limitation {
     pub message: String,
 }
 
+/// The user namespace of a pod, for showing files with its IDs.
+#[derive(Debug)]
+pub struct MappedIds {
+    /// Where its IDs lie on the host.
+    pub mapping: UserMapping,
+    /// The namespace.
+    pub namespace: OwnedFd,
+}
+
 /// A root filesystem.
 #[derive(Debug)]
 pub enum RootFs {
@@ -187,11 +199,18 @@ pub trait Provisioner: fmt::Debug + Send + Sync {
 
     /// A root filesystem with the image below and a writable layer of the container's own on top. The layers are in
     /// use from here until [`Self::destroy`], even if the image is removed. May be called again for a container that
-    /// was not started (after a restart of the daemon): the writable layer is kept.
-    async fn provision(&self, image: &str, container: &ContainerId) -> Result<RootFs>;
+    /// was not started (after a restart of the daemon): the writable layer is kept. With `ids`, what belongs to 0 in the
+    /// image belongs to the root of that user namespace, and nothing that is stored is changed for it.
+    async fn provision(&self, image: &str, container: &ContainerId, ids: Option<&MappedIds>) -> Result<RootFs>;
 
     /// An image as a read-only volume of a container, as a detached mount.
-    async fn volume(&self, image: &str, sub_path: &Path, container: &ContainerId) -> Result<OwnedFd>;
+    async fn volume(
+        &self,
+        image: &str,
+        sub_path: &Path,
+        container: &ContainerId,
+        ids: Option<&MappedIds>,
+    ) -> Result<OwnedFd>;
 
     /// What the writable layer uses.
     async fn usage(&self, container: &ContainerId) -> Result<WritableLayer>;
@@ -229,6 +248,8 @@ pub struct Launch<'a> {
 pub struct Features {
     /// Volumes that are read-only with all that is mounted below them.
     pub recursive_read_only: bool,
+    /// User namespaces of their own.
+    pub user_namespaces: bool,
     /// Hooks of the OCI runtime specification.
     pub hooks: bool,
 }

@@ -18,8 +18,8 @@ use std::{
 use async_trait::async_trait;
 use rustix::fs::{Gid, Mode, Uid, chmod, chown};
 use tripod_engine::{
-    ContainerId, Error, Kind, Result,
-    plugin::{Known, Provisioner, RootFs},
+    ContainerId, Error, Kind, Result, UserMapping,
+    plugin::{Known, MappedIds, Provisioner, RootFs},
     usage::WritableLayer,
 };
 
@@ -68,16 +68,30 @@ struct Lower {
 
 impl Lower {
     /// Makes the folder on top of the layers, with what it must have from the start.
-    fn make_top(&self, path: &Path) -> io::Result<()> {
+    fn make_top(&self, path: &Path, mapped: Option<&Mapped>) -> io::Result<()> {
         if path.exists() {
             return Ok(());
         }
         let new = path.with_extension("new");
         make_folder(&new)?;
-        chown(&new, Some(Uid::from_raw(self.root.uid)), Some(Gid::from_raw(self.root.gid)))?;
+        let (uid, gid) = match mapped {
+            None => (self.root.uid, self.root.gid),
+            Some(Mapped { ids, .. }) => {
+                let beyond = || io::Error::other("its root directory belongs to an ID that the pod does not have");
+                let mapped = ids.uids.to_host(self.root.uid).zip(ids.gids.to_host(self.root.gid));
+                mapped.ok_or_else(beyond)?
+            }
+        };
+        chown(&new, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         chmod(&new, Mode::from(self.root.mode))?;
-        implied::restore(&self.folders, &self.implied, &new)?;
+        let layers = mapped.map(|mapped| mapped.layers.as_slice());
+        implied::restore(&self.folders, layers, &self.implied, &new)?;
         std::fs::rename(new, path)
+    }
+
+    /// The layers with the owners that a user namespace gives them.
+    fn mapped(&self, ids: &MappedIds) -> io::Result<Mapped> {
+        Ok(Mapped { layers: mount::mapped(&self.folders, &ids.namespace)?, ids: ids.mapping })
     }
 
     /// Whether the layers alone give a wrong picture.
@@ -86,7 +100,20 @@ impl Lower {
     }
 }
 
+/// Layers of which 0 belongs to the root of a user namespace, while nothing on disk is changed.
+struct Mapped {
+    layers: Vec<OwnedFd>,
+    ids: UserMapping,
+}
+
 impl Overlay {
+    /// Why pods with user namespaces cannot have images from here, if so: for want of a new kernel, or of a filesystem
+    /// below that can map IDs.
+    pub async fn check_user_namespaces(&self) -> io::Result<()> {
+        let folders = [self.inner.fetcher.layout.empty(), self.inner.fetcher.layout.staging()];
+        blocking(move || mount::maps_ids(&folders)).await.map_err(io::Error::other)?
+    }
+
     /// Waits for its turn with a container.
     async fn turn(&self, container: &ContainerId) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
@@ -200,20 +227,25 @@ impl Provisioner for Overlay {
         labels.insert(container.clone(), label.to_owned());
     }
 
-    async fn provision(&self, image: &str, container: &ContainerId) -> Result<RootFs> {
+    async fn provision(&self, image: &str, container: &ContainerId, ids: Option<&MappedIds>) -> Result<RootFs> {
         let _turn = self.turn(container).await;
         let (_, lower) = self.lease(image, container).await?;
         let (folder, layout, trash) =
             (self.folder(container), self.inner.fetcher.layout.clone(), self.inner.fetcher.trash.clone());
         let label = self.label_of(container);
+        let ids = ids.map(copy).transpose()?;
         let mounted = blocking(move || {
             let (upper, work) = (folder.join("upper"), folder.join("work"));
-            lower.make_top(&upper)?;
+            let mapped = ids.map(|ids| lower.mapped(&ids)).transpose()?;
+            lower.make_top(&upper, mapped.as_ref())?;
             // An earlier volatile mount has left a mark there that would make the kernel refuse.
             trash.take(&work)?;
             make_folder(&work)?;
-            let label = label.as_deref();
-            mount::overlay(&lower.folders, &layout.empty(), Some((&upper, &work)), &folder, label)
+            let (label, writable) = (label.as_deref(), Some((upper.as_path(), work.as_path())));
+            match mapped {
+                Some(mapped) if !mapped.layers.is_empty() => mount::overlay_of(&mapped.layers, writable, label),
+                _ => mount::overlay(&lower.folders, &layout.empty(), writable, &folder, label),
+            }
         });
         let mounted = mounted.await?;
         mounted
@@ -221,19 +253,42 @@ impl Provisioner for Overlay {
             .map_err(|error| failed(&error, &format!("the root filesystem of container {container}")))
     }
 
-    async fn volume(&self, image: &str, sub_path: &Path, container: &ContainerId) -> Result<OwnedFd> {
+    async fn volume(
+        &self,
+        image: &str,
+        sub_path: &Path,
+        container: &ContainerId,
+        ids: Option<&MappedIds>,
+    ) -> Result<OwnedFd> {
         let _turn = self.turn(container).await;
         let (id, lower) = self.lease(image, container).await?;
         let (folder, empty, sub) = (self.folder(container), self.inner.fetcher.layout.empty(), sub_path.to_owned());
         let label = self.label_of(container);
+        let ids = ids.map(copy).transpose()?;
         let mounted = blocking(move || {
-            let mut folders = lower.folders.clone();
+            let mapped = ids.map(|ids| lower.mapped(&ids)).transpose()?;
+            let top = folder.join(format!("top-{}", id.hex()));
             if lower.needs_top() {
-                let top = folder.join(format!("top-{}", id.hex()));
-                lower.make_top(&top)?;
-                folders.insert(0, top);
+                lower.make_top(&top, mapped.as_ref())?;
             }
-            let whole = mount::overlay(&folders, &empty, None, &folder, label.as_deref())?;
+            let top = lower.needs_top().then_some(top);
+            let whole = match mapped {
+                None => {
+                    let folders: Vec<PathBuf> = top.into_iter().chain(lower.folders).collect();
+                    mount::overlay(&folders, &empty, None, &folder, label.as_deref())?
+                }
+                Some(mapped) => {
+                    // The folder on top has the right owners as it is.
+                    let mut layers: Vec<OwnedFd> =
+                        top.iter().map(|top| mount::folder(top)).collect::<io::Result<_>>()?;
+                    layers.extend(mapped.layers);
+                    // An overlay that nobody can write to needs two layers at least.
+                    while layers.len() < 2 {
+                        layers.push(mount::folder(&empty)?);
+                    }
+                    mount::overlay_of(&layers, None, label.as_deref())?
+                }
+            };
             if sub.as_os_str().is_empty() { Ok(whole) } else { mount::below(&whole, &sub, &folder) }
         });
         mounted.await?.map_err(|error| match error.kind() {
@@ -256,6 +311,12 @@ impl Provisioner for Overlay {
         }
         self.forget(container).await
     }
+}
+
+/// A copy for another thread.
+fn copy(ids: &MappedIds) -> Result<MappedIds> {
+    let namespace = ids.namespace.try_clone().map_err(|error| Error::io("hold the pod's user namespace", error))?;
+    Ok(MappedIds { mapping: ids.mapping, namespace })
 }
 
 fn failed(error: &io::Error, what: &str) -> Error {

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     mount::UnmountFlags,
-    thread::UnshareFlags,
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 use tripod_engine::{Error, PodId, Result};
 
@@ -35,14 +35,17 @@ impl Namespaces {
         self.dir.join(format!("{}{pod}", self.prefix))
     }
 
-    /// Moves the calling thread into a new namespace and mounts it. The thread must be one that ends soon and does
-    /// nothing else: it cannot come back.
-    pub(crate) fn create(&self, pod: &PodId) -> Result<OwnedFd> {
+    /// Moves the calling thread into a new namespace, or the one that was `made` for the pod, and mounts it. The thread
+    /// must be one that ends soon and does nothing else: it cannot come back.
+    pub(crate) fn create(&self, pod: &PodId, made: Option<&OwnedFd>) -> Result<OwnedFd> {
         let path = self.path(pod);
         let failed = |step: &str, error: io::Error| Error::io(format!("{step} {}", path.display()), error);
         fs::create_dir_all(&self.dir).map_err(|error| failed("making the folder of", error))?;
-        tripod_sys::namespace::unshare(UnshareFlags::NEWNET)
-            .map_err(|error| failed("making the network namespace", error))?;
+        match made {
+            None => tripod_sys::namespace::unshare(UnshareFlags::NEWNET),
+            Some(made) => move_into_link_name_space(made.as_fd(), Some(LinkNameSpaceType::Network)).map_err(Into::into),
+        }
+        .map_err(|error| failed("making the network namespace", error))?;
         let file = fs::OpenOptions::new().write(true).create_new(true).open(&path);
         drop(file.map_err(|error| failed("making the file", error))?);
         if let Err(error) = rustix::mount::mount_bind(OWN, &path) {

@@ -152,8 +152,8 @@ impl Isolator for Network {
         if pod.config.namespaces.host_network {
             return Ok(());
         }
-        let (id, config) = (pod.id.clone(), pod.config.clone());
-        if let Some(connected) = self.blocking(move |pods| pods.connect(&id, &config)).await? {
+        let (id, config, made) = (pod.id.clone(), pod.config.clone(), setup.network.clone());
+        if let Some(connected) = self.blocking(move |pods| pods.connect(&id, &config, made.as_deref())).await? {
             setup.plan.netns = Some(connected.netns);
             setup.ips = connected.ips;
         }

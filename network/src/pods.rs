@@ -105,8 +105,8 @@ impl Pods {
         Ok(usable)
     }
 
-    /// Connects a pod; `None` is the host's network.
-    pub(crate) fn connect(&self, pod: &PodId, config: &PodConfig) -> Result<Option<Connected>> {
+    /// Connects a pod; `None` is the host's network. `made` is its network namespace, if that is there already.
+    pub(crate) fn connect(&self, pod: &PodId, config: &PodConfig, made: Option<&OwnedFd>) -> Result<Option<Connected>> {
         if config.namespaces.host_network {
             return Ok(None);
         }
@@ -121,12 +121,12 @@ impl Pods {
             (Mode::Cni, View::Absent) => return Err(Error::new(Kind::Unavailable, self.no_configuration())),
         };
         let connected = match list {
-            Some(list) => self.by_cni(pod, config, &list),
-            None => match self.by_bridge(pod, config) {
+            Some(list) => self.by_cni(pod, config, made, &list),
+            None => match self.by_bridge(pod, config, made) {
                 // Somebody has removed the bridge under us: the second attempt makes it again.
                 Err(error) if error.kind() == Kind::Unavailable => {
                     self.bridge.forget();
-                    self.by_bridge(pod, config)
+                    self.by_bridge(pod, config, made)
                 }
                 result => result,
             },
@@ -138,7 +138,7 @@ impl Pods {
         format!("there is no CNI configuration in {} and network.mode is cni", self.cni.conf_dir().display())
     }
 
-    fn by_bridge(&self, pod: &PodId, config: &PodConfig) -> Result<Connected> {
+    fn by_bridge(&self, pod: &PodId, config: &PodConfig, made: Option<&OwnedFd>) -> Result<Connected> {
         let ranges = self.ranges()?;
         let ready = self.ensure_bridge(&ranges)?;
         self.ensure_rules(&ranges, &ranges)?;
@@ -149,7 +149,7 @@ impl Pods {
             let cursors = self.state().cursors.clone();
             self.store.write_cursors(&cursors)?;
             self.store.write(pod, &record)?;
-            self.within(pod, |netns| self.bridge.attach(&ready, netns, &link, &record.addresses))?;
+            self.within(pod, made, |netns| self.bridge.attach(&ready, netns, &link, &record.addresses))?;
             self.open_ports(&record)?;
             Ok(Connected { netns: self.namespaces.path(pod), ips: record.ips() })
         })
@@ -165,7 +165,7 @@ impl Pods {
         })
     }
 
-    fn by_cni(&self, pod: &PodId, config: &PodConfig, list: &List) -> Result<Connected> {
+    fn by_cni(&self, pod: &PodId, config: &PodConfig, made: Option<&OwnedFd>, list: &List) -> Result<Connected> {
         let args = runtime::args(pod, config)?;
         let mut runtime = runtime::capabilities(config, &self.state().pod_cidr)?;
         // Only what some plugin asks for needs to be kept.
@@ -181,7 +181,7 @@ impl Pods {
         let mut record = self.book(pod, attachment, ports, &[])?;
         self.undoing(pod, || {
             self.store.write(pod, &record)?;
-            self.within(pod, |_| bridge::loopback_up())?;
+            self.within(pod, made, |_| bridge::loopback_up())?;
             let netns = self.namespaces.path(pod);
             let sandbox = Sandbox { id: pod.as_str(), netns: Some(&netns), args: &args, runtime: &runtime };
             let result = self.cni.add(list, &sandbox).map_err(|error| cni_error(&error))?;
@@ -245,11 +245,16 @@ impl Pods {
     }
 
     /// Makes the pod's namespace and works in it, on a thread of its own that ends with it.
-    fn within(&self, pod: &PodId, work: impl FnOnce(&OwnedFd) -> Result<()> + Send) -> Result<()> {
+    fn within(
+        &self,
+        pod: &PodId,
+        made: Option<&OwnedFd>,
+        work: impl FnOnce(&OwnedFd) -> Result<()> + Send,
+    ) -> Result<()> {
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("network-pod".to_owned()).stack_size(256 << 10);
             let thread = thread
-                .spawn_scoped(scope, || self.namespaces.create(pod).and_then(|netns| work(&netns)))
+                .spawn_scoped(scope, || self.namespaces.create(pod, made).and_then(|netns| work(&netns)))
                 .map_err(|error| Error::io("starting a thread for the pod's namespace", error))?;
             thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Internal, "making the pod's network panicked")))
         })

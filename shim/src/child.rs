@@ -28,7 +28,7 @@ use rustix::{
     process::{DumpableBehavior, set_dumpable_behavior},
     thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces},
 };
-use tripod_shim_protocol::{CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, LaunchPlan, ProcessPlan};
+use tripod_shim_protocol::{CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, LaunchPlan, PidNamespace, ProcessPlan};
 use tripod_sys::{inroot, mount, namespace, root};
 
 pub(crate) use self::cgroups::Doors;
@@ -37,6 +37,7 @@ use crate::{
     fault::{Blame, failure},
     pod::Pod,
     start::Reporter,
+    user::{self, UserNamespace},
 };
 
 /// Opens a mere handle.
@@ -71,6 +72,8 @@ pub(crate) struct Exec<'a> {
     pub(crate) doors: &'a Doors,
     /// The container's first process, whose namespaces are entered.
     pub(crate) container: BorrowedFd<'a>,
+    /// The pod's user namespace, if it has one of its own.
+    pub(crate) user: Option<&'a UserNamespace>,
     /// Its PID on the host.
     pub(crate) first: i32,
     pub(crate) cgroup_namespace: bool,
@@ -88,9 +91,52 @@ struct Ready<'a> {
     pids: Option<BorrowedFd<'a>>,
 }
 
+/// What a container's first process has taken along from the host.
+#[derive(Debug)]
+struct Taken<'a> {
+    plan: &'a LaunchPlan,
+    pod: &'a Pod,
+    rootfs: OwnedFd,
+    sources: Sources,
+    stdio: Stdio,
+    listener: Option<seccomp::Listener>,
+    pids: Option<BorrowedFd<'a>>,
+}
+
 /// Becomes the first process of a container; returns only when that failed.
 pub(crate) fn container(container: Container<'_>, mut reporter: Reporter) -> i32 {
-    match enter_new(container, &mut reporter) {
+    let taken = match take_along(container, &mut reporter) {
+        Ok(taken) => taken,
+        Err(failure) => {
+            reporter.failed(failure);
+            return EXIT_START_ERROR;
+        }
+    };
+    match &taken.pod.user {
+        Some(user) if taken.plan.pid == PidNamespace::Container => {
+            // A PID namespace belongs to the user namespace of whoever makes it.
+            let heir = reporter.testament().internal(|| "copy the channel to the shim".into()).map(|testament| {
+                let step = || "make a PID namespace".to_owned();
+                let made = user.enter();
+                let made = made.and_then(|()| user::heir(move || go_on(taken, reporter)).internal(step));
+                testament.say(made)
+            });
+            heir.unwrap_or(EXIT_START_ERROR)
+        }
+        Some(user) => match user.enter() {
+            Ok(()) => go_on(taken, reporter),
+            Err(failure) => {
+                reporter.failed(failure);
+                EXIT_START_ERROR
+            }
+        },
+        None => go_on(taken, reporter),
+    }
+}
+
+/// What the first process does once it is in its user and PID namespaces.
+fn go_on(taken: Taken<'_>, mut reporter: Reporter) -> i32 {
+    match enter_new(taken, &mut reporter) {
         Ok(ready) => process::become_program(ready, reporter),
         Err(failure) => {
             reporter.failed(failure);
@@ -110,14 +156,15 @@ pub(crate) fn exec(exec: Exec<'_>, mut reporter: Reporter) -> i32 {
     }
 }
 
-fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
+/// All that takes the rights of the host's root and the sight of its files.
+fn take_along<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Taken<'a>, Failure> {
     let Container { plan, pod, rootfs, detached, stdio, pids } = container;
     reporter.mark("clone");
     hide_from_tracers();
     rustix::process::umask(Mode::empty());
     process::set_oom_score(&plan.process)?;
     Doors::open(&plan.cgroups)?.enter(&plan.cgroups)?;
-    if plan.cgroup_namespace {
+    if plan.cgroup_namespace && pod.user.is_none() {
         namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
     }
     labels::announce(&plan.process)?;
@@ -128,7 +175,26 @@ fn enter_new<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Re
     let sources = Sources::open(plan, pod, detached)?;
     mount::set(&rootfs, mount::Attributes::default(), Some(mount::Propagation::Private), true)
         .internal(|| "make the root filesystem private".into())?;
-    root::leave_for(&pod.empty, &rootfs).internal(|| "leave the host's mounts".into())?;
+    if let Some(user) = &pod.user {
+        process::provide(&plan.process, user, &stdio)?;
+    }
+    root::enter(&pod.empty).internal(|| "leave the host's mounts".into())?;
+    Ok(Taken { plan, pod, rootfs, sources, stdio, listener, pids })
+}
+
+fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
+    let Taken { plan, pod, rootfs, sources, stdio, mut listener, pids } = taken;
+    if pod.user.is_some() {
+        if plan.cgroup_namespace {
+            namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
+        }
+        // The one from before belongs to nobody here.
+        leave_keyring();
+        if let Some(listener) = &mut listener {
+            listener.name_caller(&plan.process)?;
+        }
+    }
+    root::begin_with(&rootfs).internal(|| "make a mount namespace".into())?;
     let root = rootfs.as_fd();
     for (mount, source) in plan.mounts.iter().zip(sources.mounts) {
         mounts::attach(root, mount, source, plan.mount_label.as_deref())?;
@@ -160,10 +226,17 @@ fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a
     reporter.mark("cgroups");
     labels::announce(exec.process)?;
     let listener = seccomp::listener(exec.process, Some(exec.first))?;
+    if let Some(user) = exec.user {
+        process::provide(exec.process, user, &exec.stdio)?;
+    }
     let mut namespaces = ThreadNameSpaceType::MOUNT;
+    namespaces.set(ThreadNameSpaceType::USER, exec.user.is_some());
     namespaces.set(ThreadNameSpaceType::CONTROL_GROUP, exec.cgroup_namespace);
     move_into_thread_name_spaces(exec.container, namespaces)
         .map_err(|e| failure(FailureKind::NotRunning, "enter the container's namespaces", io::Error::from(e)))?;
+    if exec.user.is_some() {
+        user::become_root().internal(|| "become root of the pod's user namespace".into())?;
+    }
     leave_keyring();
     reporter.mark("namespaces");
     let stdio = match exec.stdio {

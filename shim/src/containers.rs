@@ -136,14 +136,19 @@ impl Shim {
         }
         let rootfs =
             fds.next().ok_or_else(|| failure(FailureKind::Plan, step(), "the root filesystem did not come with it"))?;
-        let (flags, into) = self.pid_namespace(&plan.pid)?;
+        let (mut flags, into) = self.pid_namespace(&plan.pid)?;
+        if pod.user.is_some() {
+            // The child makes it when it is in the user namespace that is to own it.
+            flags &= !fork::NEW_PID;
+        }
         let (stdio, ends) = stdio(plan).internal(step)?;
         let cgroup = birthplace(&plan.cgroups)?;
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
         // Who may trace must not see a process that still has what is the host's: it is born inside when it has not.
-        let (into, pids) = if self.is_traced() { (None, into) } else { (into, None) };
-        let watched = pids.is_some();
+        let (into, pids) = if self.is_traced() && pod.user.is_none() { (None, into) } else { (into, None) };
+        // Then, or if it has a user namespace to make its PID namespace in, another process goes on in its place.
+        let moves = pids.is_some() || (pod.user.is_some() && plan.pid == PidNamespace::Container);
         let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio, pids };
         let child = start::fork(flags, cgroup.as_ref().map(AsFd::as_fd), into, move || child::container(new, reporter))
             .internal(step)?;
@@ -165,7 +170,7 @@ impl Shim {
         };
         self.containers.insert(plan.container.clone(), container);
         // The child makes its mounts on another processor while a file is created here.
-        if let Err(failure) = self.watch(&plan.container, ends.outputs, plan.log.as_ref(), !watched) {
+        if let Err(failure) = self.watch(&plan.container, ends.outputs, plan.log.as_ref(), !moves) {
             if let Some(container) = self.containers.get(&plan.container) {
                 let _ = signal::send(&container.pidfd, SIGKILL);
             }

@@ -65,7 +65,7 @@ impl Shim {
             return Err(failure(FailureKind::Exists, step(), "the shim already has an exec of this name"));
         }
         self.running(&plan.container)?;
-        let traced = self.is_traced();
+        let traced = self.is_traced() && self.pod.as_ref().is_some_and(|pod| pod.user.is_none());
         let Some(container) = self.containers.get_mut(&plan.container) else {
             return Err(failure(FailureKind::NotFound, step(), "no such container"));
         };
@@ -93,6 +93,7 @@ impl Shim {
             cgroups: &container.cgroups,
             doors,
             container: container.pidfd.as_fd(),
+            user: self.pod.as_ref().and_then(|pod| pod.user.as_ref()),
             first: container.pid.as_raw_nonzero().get(),
             cgroup_namespace: container.cgroup_namespace,
             stdio,

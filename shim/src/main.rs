@@ -24,6 +24,7 @@ mod runtime;
 mod shim;
 mod start;
 mod tree;
+mod user;
 mod viewer;
 
 use std::{io::Write, process::ExitCode};

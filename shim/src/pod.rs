@@ -1,6 +1,7 @@
 //! The pod: namespaces that the shim enters and holds, shared memory, the reaper.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -22,6 +23,7 @@ use tripod_sys::{
 use crate::{
     fault::{Blame, failure},
     reaper,
+    user::UserNamespace,
 };
 
 /// Where exit records are, below the pod's folder.
@@ -34,7 +36,10 @@ pub(crate) struct Pod {
     pub(crate) dir: PathBuf,
     /// Its shared memory.
     pub(crate) shm: Shm,
-    /// A mount namespace without mounts, of which each container's begins as a copy.
+    /// Its user namespace, if it has one of its own.
+    pub(crate) user: Option<UserNamespace>,
+    /// A mount namespace without mounts (with a procfs, for a user namespace of the pod's own), of which each container's
+    /// begins as a copy.
     pub(crate) empty: OwnedFd,
     /// PID 1 of the shared PID namespace, if the pod has one.
     pub(crate) reaper: Option<fork::Child>,
@@ -61,21 +66,29 @@ pub(crate) enum Shm {
 impl Pod {
     /// Enters the pod's namespaces and makes what belongs to the pod. `empty` is an empty mount namespace; without one
     /// the shim makes its own.
-    pub(crate) fn set_up(plan: &PodPlan, empty: Option<OwnedFd>) -> Result<Pod, Failure> {
+    pub(crate) fn set_up(
+        plan: &PodPlan,
+        empty: Option<OwnedFd>,
+        mut user: Option<UserNamespace>,
+    ) -> Result<Pod, Failure> {
         if let Some(path) = &plan.netns {
             let step = || format!("enter network namespace {}", path.display());
             let file = File::open(path).plan(step)?;
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).plan(step)?;
         }
         if plan.private_ipc {
-            namespace::unshare(UnshareFlags::NEWIPC).internal(|| "make an IPC namespace".into())?;
+            let made = user.as_mut().and_then(|user| user.ipc.take());
+            own(made, LinkNameSpaceType::InterProcessCommunication).internal(|| "make an IPC namespace".into())?;
         }
         if let Some(name) = &plan.hostname {
-            namespace::unshare(UnshareFlags::NEWUTS).internal(|| "make a UTS namespace".into())?;
+            let made = user.as_mut().and_then(|user| user.uts.take());
+            own(made, LinkNameSpaceType::HostNameAndNISDomainName).internal(|| "make a UTS namespace".into())?;
             rustix::system::sethostname(name.as_bytes()).plan(|| format!("set the host name to {name:?}"))?;
         }
-        for (key, value) in &plan.sysctls {
-            set_sysctl(key, value).plan(|| format!("set sysctl {key}={value}"))?;
+        match &user {
+            // Those of an IPC namespace are writable for the root of its owner only.
+            Some(user) if !plan.sysctls.is_empty() => user.within(|| set_sysctls(&plan.sysctls))?,
+            _ => set_sysctls(&plan.sysctls)?,
         }
         let empty = match empty {
             Some(empty) => empty,
@@ -83,17 +96,37 @@ impl Pod {
         };
         let shm = match plan.shm_size {
             None => Shm::Host,
-            Some(size) => Shm::new(size, plan.mount_label.as_deref())
+            Some(size) => Shm::new(size, user.as_ref(), plan.mount_label.as_deref())
                 .internal(|| format!("make shared memory of {size} bytes"))?,
         };
         let exits = plan.dir.join(EXITS);
         std::fs::create_dir_all(&exits).plan(|| format!("make folder {}", exits.display()))?;
         let reaper = match plan.shared_pid {
             false => None,
-            true => Some(reaper::start(&empty).internal(|| "start the reaper of the shared PID namespace".into())?),
+            true => Some(
+                reaper::start(&empty, user.as_ref())
+                    .internal(|| "start the reaper of the shared PID namespace".into())?,
+            ),
         };
-        Ok(Pod { dir: plan.dir.clone(), shm, empty, reaper })
+        let empty = match &user {
+            None => empty,
+            Some(_) => root::namespace_with_proc(&empty).internal(|| "make a mount namespace with a procfs".into())?,
+        };
+        Ok(Pod { dir: plan.dir.clone(), shm, user, empty, reaper })
     }
+}
+
+/// Enters the namespace that was made for the pod, or a new one.
+fn own(made: Option<OwnedFd>, kind: LinkNameSpaceType) -> io::Result<()> {
+    match made {
+        Some(made) => Ok(move_into_link_name_space(made.as_fd(), Some(kind))?),
+        None if kind == LinkNameSpaceType::InterProcessCommunication => namespace::unshare(UnshareFlags::NEWIPC),
+        None => namespace::unshare(UnshareFlags::NEWUTS),
+    }
+}
+
+fn set_sysctls(sysctls: &BTreeMap<String, String>) -> Result<(), Failure> {
+    sysctls.iter().try_for_each(|(key, value)| set_sysctl(key, value).plan(|| format!("set sysctl {key}={value}")))
 }
 
 /// Writes a sysctl. Procfs shows each process those of its own namespaces, so that the pod's are meant here.
@@ -128,10 +161,14 @@ fn sysctl_path(key: &str) -> Option<String> {
 // === impl Shm ===
 
 impl Shm {
-    /// A new tmpfs.
-    fn new(size: u64, label: Option<&str>) -> io::Result<Shm> {
+    /// A new tmpfs, of the pod's root.
+    fn new(size: u64, user: Option<&UserNamespace>, label: Option<&str>) -> io::Result<Shm> {
         let size = size.to_string();
+        let owner = user.map(|user| user.plan.mapping).map(|ids| [ids.uids, ids.gids].map(|ids| ids.host.to_string()));
         let mut options = vec![("size", Value::String(&size)), ("mode", Value::String("1777"))];
+        if let Some([uid, gid]) = &owner {
+            options.extend([("uid", Value::String(uid)), ("gid", Value::String(gid))]);
+        }
         options.extend(label.map(|label| ("context", Value::String(label))));
         let attributes = Attributes { nosuid: true, nodev: true, noexec: true, ..Attributes::default() };
         let mount = mount::new_filesystem("tmpfs", &options, attributes)?;

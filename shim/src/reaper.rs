@@ -10,7 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, poll},
     pipe::{PipeFlags, pipe_with},
-    process::{DumpableBehavior, WaitOptions, set_dumpable_behavior, wait},
+    process::{DumpableBehavior, Pid, PidfdFlags, WaitOptions, pidfd_open, set_dumpable_behavior, wait},
     thread::{UnshareFlags, set_no_new_privs},
 };
 use tripod_sys::{
@@ -19,19 +19,20 @@ use tripod_sys::{
     signal::ChildSignals,
 };
 
+use crate::user::{self, UserNamespace};
+
+const READY: &str = "ready";
+
 /// Starts it and waits until it has confined itself, in a copy of the mount namespace `empty`.
-pub(crate) fn start(empty: &OwnedFd) -> io::Result<fork::Child> {
+pub(crate) fn start(empty: &OwnedFd, user: Option<&UserNamespace>) -> io::Result<fork::Child> {
     let (ready, tell) = pipe_with(PipeFlags::CLOEXEC)?;
-    let child = fork::spawn(fork::NEW_PID, None, move || {
-        let _ = rustix::thread::set_name(c"tripod-reaper");
-        let word = confine(empty).map_or_else(|e| e.to_string(), |()| READY.to_owned());
-        let confined = word == READY;
-        let _ = rustix::io::write(&tell, word.as_bytes());
-        if !confined {
-            return 1;
+    let child = match user {
+        None => {
+            let enter = || root::enter(empty).and_then(|()| namespace::unshare(UnshareFlags::NEWNS));
+            fork::spawn(fork::NEW_PID, None, move || run(enter, tell))?
         }
-        exec::with_stdio_and(&[tell], |_| bury())
-    })?;
+        Some(user) => by_heir(empty, user, tell)?,
+    };
     let mut word = [0; 256];
     // It says one thing and does nothing that could block, so that this read ends.
     let n = rustix::io::read(&ready, &mut word)?;
@@ -41,16 +42,48 @@ pub(crate) fn start(empty: &OwnedFd) -> io::Result<fork::Child> {
     }
 }
 
-const READY: &str = "ready";
+/// A PID namespace belongs to the user namespace of whoever makes it, so a child that has entered that makes the reaper.
+fn by_heir(empty: &OwnedFd, user: &UserNamespace, tell: OwnedFd) -> io::Result<fork::Child> {
+    let (number, say) = pipe_with(PipeFlags::CLOEXEC)?;
+    let child = move || {
+        let enter = || {
+            root::enter(empty)?;
+            user.enter().map_err(io::Error::other)
+        };
+        let made = enter().and_then(|()| user::heir(move || run(|| namespace::unshare(UnshareFlags::NEWNS), tell)));
+        let said = match made {
+            Ok(child) => rustix::io::write(&say, &child.pid.as_raw_nonzero().get().to_ne_bytes()),
+            Err(error) => rustix::io::write(&say, format!("in the user namespace: {error}").as_bytes()),
+        };
+        i32::from(said.is_err())
+    };
+    fork::spawn(0, None, child)?;
+    let mut said = [0; 256];
+    let count = rustix::io::read(&number, &mut said)?;
+    let Ok(pid) = said[..count].try_into().map(i32::from_ne_bytes) else {
+        return Err(io::Error::other(String::from_utf8_lossy(&said[..count]).into_owned()));
+    };
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(fork::Child { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
+}
 
-fn confine(empty: &OwnedFd) -> io::Result<()> {
+fn run(enter: impl FnOnce() -> io::Result<()>, tell: OwnedFd) -> i32 {
+    let _ = rustix::thread::set_name(c"tripod-reaper");
+    let word = enter().and_then(|()| confine()).map_or_else(|e| e.to_string(), |()| READY.to_owned());
+    let confined = word == READY;
+    let _ = rustix::io::write(&tell, word.as_bytes());
+    if !confined {
+        return 1;
+    }
+    exec::with_stdio_and(&[tell], |_| bury())
+}
+
+fn confine() -> io::Result<()> {
     // Nobody in the pod looks into it, or makes it do something, but with CAP_SYS_PTRACE.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let stdin = rustix::stdio::stdin();
     rustix::stdio::dup2_stdout(stdin)?;
     rustix::stdio::dup2_stderr(stdin)?;
-    root::enter(empty)?;
-    namespace::unshare(UnshareFlags::NEWNS)?;
     // A container with CAP_SYS_PTRACE can make this process do what it likes: execute something as root too, which must
     // not bring rights back.
     caps::limit_bounding(0)?;

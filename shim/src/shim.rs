@@ -30,6 +30,7 @@ use crate::{
     pod::Pod,
     poll::{Poll, Source, Token},
     start::ReplyTo,
+    user::UserNamespace,
 };
 
 /// After so long without work, memory that was needed for some is given back.
@@ -43,6 +44,8 @@ const UNCLAIMED: Duration = Duration::from_secs(60);
 pub(crate) struct Shim {
     pub(crate) poll: Poll,
     pub(crate) pod: Option<Pod>,
+    /// The user namespace of a pod that is not set up yet.
+    pub(crate) user: Option<UserNamespace>,
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) execs: BTreeMap<String, Exec>,
     pub(crate) scratch: Scratch,
@@ -80,6 +83,7 @@ impl Shim {
         Ok(Shim {
             poll,
             pod: None,
+            user: None,
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
             scratch: Scratch::default(),
@@ -254,11 +258,12 @@ impl Shim {
             return Err(failure(FailureKind::NotRunning, "take a request", "the pod is being shut down"));
         }
         match request {
+            Request::UserNamespace(plan) => return self.user_namespace(plan).map(Some),
             Request::Setup(plan) => {
                 if self.pod.is_some() {
                     return Err(failure(FailureKind::Exists, "set up the pod", "it has been set up"));
                 }
-                self.pod = Some(Pod::set_up(&plan, fds.into_iter().next())?);
+                self.pod = Some(Pod::set_up(&plan, fds.into_iter().next(), self.user.take())?);
                 let pid = rustix::process::getpid().as_raw_nonzero().get();
                 return Ok(Some((Reply::Ready { pid, version: VERSION }, Vec::new())));
             }

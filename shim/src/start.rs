@@ -18,7 +18,7 @@ use rustix::{
     thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces},
 };
 use serde::{Deserialize, Serialize};
-use tripod_shim_protocol::{Failure, FailureKind, RequestId};
+use tripod_shim_protocol::{EXIT_START_ERROR, Failure, FailureKind, RequestId};
 use tripod_sys::{fork, signal};
 
 use crate::{clock, fault::failure, poll::Token, tree};
@@ -128,6 +128,11 @@ impl Reporter {
         say(self.channel.as_fd(), &Word::Terminal, &[master.as_fd()])
     }
 
+    /// A way to say who goes on, for a process that has handed the reporter on.
+    pub(crate) fn testament(&self) -> io::Result<Testament> {
+        Ok(Testament(self.channel.try_clone()?))
+    }
+
     /// Says why there will be no program.
     pub(crate) fn failed(&self, failure: Failure) {
         tell_failure(self.channel.as_fd(), failure);
@@ -136,6 +141,24 @@ impl Reporter {
     /// The channel, to be kept across the closing of everything else, and what to say on it last.
     pub(crate) fn into_last_word(self) -> (OwnedFd, LastWord) {
         (self.channel, LastWord { stages: self.stages, since: self.since })
+    }
+}
+
+/// The channel of a child that another one takes the place of.
+#[derive(Debug)]
+pub(crate) struct Testament(OwnedFd);
+
+impl Testament {
+    /// Names who goes on, or says why nobody does; with what exit code to end.
+    pub(crate) fn say(&self, heir: Result<fork::Child, Failure>) -> i32 {
+        let said = match heir {
+            Ok(child) => tell_moved(self.0.as_fd(), &child),
+            Err(failure) => {
+                tell_failure(self.0.as_fd(), failure);
+                return EXIT_START_ERROR;
+            }
+        };
+        said.map_or(EXIT_START_ERROR, |()| 0)
     }
 }
 

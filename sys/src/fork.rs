@@ -11,8 +11,10 @@ use rustix::process::Pid;
 pub const NEW_MOUNT: u64 = libc::CLONE_NEWNS as u64;
 /// A new PID namespace whose first process is the child.
 pub const NEW_PID: u64 = libc::CLONE_NEWPID as u64;
+/// A new user namespace for the child, which has all rights in it.
+pub const NEW_USER: u64 = libc::CLONE_NEWUSER as u64;
 
-const ALLOWED: u64 = NEW_MOUNT | NEW_PID;
+const ALLOWED: u64 = NEW_MOUNT | NEW_PID | NEW_USER;
 const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -44,8 +46,8 @@ pub struct Child {
 
 /// Starts a child that runs `child` and then exits with the code that it returned.
 ///
-/// `flags` is any of [`NEW_MOUNT`] and [`NEW_PID`]; with `cgroup`, the descriptor of a cgroup v2 directory, the child
-/// is born there (Linux 5.7). The child has a copy of the caller's memory and descriptors.
+/// `flags` is any of [`NEW_MOUNT`], [`NEW_PID`] and [`NEW_USER`]; with `cgroup`, the descriptor of a cgroup v2 directory,
+/// the child is born there (Linux 5.7). The child has a copy of the caller's memory and descriptors.
 ///
 /// Only a process with one thread may call this, and it is refused otherwise: in the child of a threaded process any
 /// lock, malloc's among them, could be held for ever by a thread that does not exist there.
@@ -87,14 +89,14 @@ pub fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() ->
 }
 
 /// Starts a child of the calling process' *parent*, which runs `child` and then exits with the code that it returned. It
-/// is born into the PID namespace that the caller has entered for its children.
+/// is born into the PID namespace that the caller has entered for its children, or, with `flags` [`NEW_PID`], into a new one.
 ///
 /// The caller must be a child of [`spawn`], and so have one thread: by now its `/proc` may be anybody's, and is not asked.
-pub fn sibling(child: impl FnOnce() -> i32) -> io::Result<Child> {
+pub fn sibling(flags: u64, child: impl FnOnce() -> i32) -> io::Result<Child> {
     let mut pidfd: libc::c_int = -1;
     // The signal at its end is that of the caller's own.
     let mut args = CloneArgs {
-        flags: CLONE_PIDFD | libc::CLONE_PARENT as u64,
+        flags: flags & NEW_PID | CLONE_PIDFD | libc::CLONE_PARENT as u64,
         pidfd: (&raw mut pidfd) as u64,
         ..CloneArgs::default()
     };

@@ -1,7 +1,7 @@
 //! The system calls that tripod needs and no crate wraps safely: the only home of unsafe code.
 //!
 //! Two layers. Thin wrappers give a safe face to what rustix lacks ([`bpf`], [`fork`], [`caps`], [`signal`],
-//! [`seccomp`], [`exec`], [`spawn`]). Composites put system calls together into things that both the daemon and the shim need and that are
+//! [`seccomp`], [`exec`], [`spawn`], [`userns`]). Composites put system calls together into things that both the daemon and the shim need and that are
 //! easy to get wrong: paths that must not leave a root ([`inroot`]), mounts that are built before anybody sees them
 //! ([`mount`]), root directories ([`root`]), messages with file descriptors ([`scm`]) and sealed memory files ([`memfd`]).
 
@@ -19,3 +19,4 @@ pub mod scm;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+pub mod userns;

@@ -133,16 +133,28 @@ pub fn set(
     if attr.set == 0 && attr.propagation == 0 {
         return Ok(());
     }
+    set_attr(mount.as_fd(), &attr, recursive)
+}
+
+/// Shows the owners of files as the user namespace `ids` maps them, in a detached mount that nobody else sees, with all
+/// below it if `recursive`. What is 0 on disk is the namespace's root.
+pub fn map_ids(mount: impl AsFd, ids: impl AsFd, recursive: bool) -> io::Result<()> {
+    let userns_fd = u64::try_from(ids.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    let attr = MountAttr { set: libc::MOUNT_ATTR_IDMAP, userns_fd, ..MountAttr::default() };
+    set_attr(mount.as_fd(), &attr, recursive)
+}
+
+fn set_attr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
     let path = CString::default();
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `path` is a C string and `attr` a mount_attr of the size given; both outlive the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
+            mount.as_raw_fd(),
             path.as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

@@ -66,8 +66,37 @@ pub fn own() -> io::Result<OwnedFd> {
 /// Puts the calling thread into a copy of an empty namespace and attaches `root` there. [`replace`] comes next.
 pub fn leave_for(empty: impl AsFd, root: impl AsFd) -> io::Result<()> {
     enter(empty)?;
+    begin_with(root)
+}
+
+/// Puts the calling thread, which is in an empty namespace, into a copy of it and attaches `root` there. The copy belongs
+/// to the user namespace that the thread is in. [`replace`] comes next.
+pub fn begin_with(root: impl AsFd) -> io::Result<()> {
     unshare(UnshareFlags::NEWNS)?;
     mount::attach(root, directory("/")?)
+}
+
+/// A mount namespace that starts as a copy of `empty` and has nothing but a procfs of the caller's, in `/proc`.
+///
+/// Without one in sight the kernel lets nobody make a new procfs who is root in a user namespace only: what the host
+/// has masked in its own might show up again. The process, of one thread, stays where it is.
+pub fn namespace_with_proc(empty: impl AsFd) -> io::Result<OwnedFd> {
+    let hidden = Attributes { read_only: false, nosuid: true, nodev: true, noexec: true };
+    let proc = mount::new_filesystem("proc", &[], hidden)?;
+    let options = [("size", Value::String("4k")), ("mode", Value::String("755"))];
+    let root = mount::new_filesystem("tmpfs", &options, hidden)?;
+    rustix::fs::mkdirat(&root, "proc", Mode::from_raw_mode(0o555))?;
+    let home = own()?;
+    enter(empty)?;
+    let fill = || {
+        begin_with(&root)?;
+        mount::attach(proc, rustix::fs::openat(&root, "proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)?;
+        replace(&root)?;
+        own()
+    };
+    let made = fill();
+    enter(&home)?;
+    made
 }
 
 /// Makes the attached mount `root` the root directory and takes the old one away with all that is mounted below.

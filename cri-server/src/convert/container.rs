@@ -76,7 +76,9 @@ fn convert(
             .mounts
             .iter()
             .enumerate()
-            .map(|(index, mount)| mounts::mount(index, mount, volumes.remove(&index), context.privileged))
+            .map(|(index, mount)| {
+                mounts::mount(index, mount, volumes.remove(&index), pod.namespaces, context.privileged)
+            })
             .collect::<Refused<_>>()?,
         devices: asked
             .devices

@@ -1,16 +1,23 @@
 //! Volumes and devices.
 
 use tripod_cri_api::v1::{Device, Mount, MountPropagation};
-use tripod_engine::{DeviceRequest, ImageVolume, MountOptions, VolumeMount};
+use tripod_engine::{DeviceRequest, ImageVolume, MountOptions, PodNamespaces, VolumeMount};
 use tripod_shim_protocol::Propagation;
 
 use super::{
     Refusal, Refused,
     refusal::{absolute, below, plain},
+    userns,
 };
 
 /// A volume. `image` is what its image was resolved to, where it has one.
-pub(super) fn mount(index: usize, asked: &Mount, image: Option<ImageVolume>, privileged: bool) -> Refused<VolumeMount> {
+pub(super) fn mount(
+    index: usize,
+    asked: &Mount,
+    image: Option<ImageVolume>,
+    pod: PodNamespaces,
+    privileged: bool,
+) -> Refused<VolumeMount> {
     let field = |name: &str| format!("config.mounts[{index}].{name}");
     let container_path = absolute(&field("container_path"), &asked.container_path)?;
     let propagation = match MountPropagation::try_from(asked.propagation) {
@@ -26,10 +33,11 @@ pub(super) fn mount(index: usize, asked: &Mount, image: Option<ImageVolume>, pri
         let problem = "needs readonly = true and private propagation";
         return Err(Refusal::new(field("recursive_read_only"), problem));
     }
-    if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
-        let problem = "ID-mapped mounts belong to user namespaces, which are not built into this version of tripod";
-        return Err(Refusal::new(field("uidMappings"), problem));
+    if propagation == Propagation::Bidirectional && pod.user.is_some() {
+        let problem = "bidirectional propagation needs the host's user namespace: set hostUsers to true";
+        return Err(Refusal::new(field("propagation"), problem));
     }
+    let map_ids = userns::of_mount(&format!("config.mounts[{index}]"), &asked.uid_mappings, &asked.gid_mappings, pod)?;
     let host_path = match (&image, asked.host_path.as_str()) {
         (Some(_), "") => std::path::PathBuf::new(),
         (Some(_), _) => return Err(Refusal::new(field("host_path"), "cannot be given together with an image")),
@@ -52,6 +60,7 @@ pub(super) fn mount(index: usize, asked: &Mount, image: Option<ImageVolume>, pri
         selinux_relabel: asked.selinux_relabel,
         propagation: Some(propagation),
         options: options(&field("mount_options"), &asked.mount_options)?,
+        map_ids,
     })
 }
 

@@ -11,7 +11,7 @@ use tripod_engine::{DnsConfig, PidMode, PodConfig, PodNamespaces, PortMapping, P
 use super::{
     Refusal, Refused,
     refusal::{absolute, plain, required},
-    security,
+    security, userns,
 };
 
 /// The longest host name that the kernel takes, in bytes.
@@ -25,7 +25,10 @@ pub(crate) fn pod_config(
 ) -> Refused<PodConfig> {
     let metadata = asked.metadata.as_ref().ok_or_else(|| Refusal::new("config.metadata", "is missing").of("pod"))?;
     known(handler, handlers)
-        .and_then(|()| convert(asked, metadata, handler))
+        .and_then(|()| {
+            let features = handlers.get(handler).copied().unwrap_or_default();
+            convert(asked, metadata, handler, features.user_namespaces)
+        })
         .map_err(|refusal| refusal.of(format_args!("pod {}/{}", metadata.namespace, metadata.name)))
 }
 
@@ -39,7 +42,13 @@ fn known(handler: &str, handlers: &BTreeMap<String, Features>) -> Refused<()> {
     Err(Refusal::new("runtime_handler", format!("{handler:?} is not configured; there is {there}")))
 }
 
-fn convert(asked: &PodSandboxConfig, metadata: &v1::PodSandboxMetadata, handler: &str) -> Refused<PodConfig> {
+/// `user_namespaces` says whether pods of the handler can have one.
+fn convert(
+    asked: &PodSandboxConfig,
+    metadata: &v1::PodSandboxMetadata,
+    handler: &str,
+    user_namespaces: bool,
+) -> Refused<PodConfig> {
     if asked.windows.is_some() {
         return Err(Refusal::new("config.windows", "this is a Linux runtime"));
     }
@@ -48,7 +57,7 @@ fn convert(asked: &PodSandboxConfig, metadata: &v1::PodSandboxMetadata, handler:
     let nothing = LinuxSandboxSecurityContext::default();
     let context = linux.security_context.as_ref().unwrap_or(&nothing);
     check_security(context)?;
-    let namespaces = namespaces(context.namespace_options.as_ref())?;
+    let namespaces = namespaces(context.namespace_options.as_ref(), user_namespaces)?;
     Ok(PodConfig {
         name: required("config.metadata.name", &metadata.name)?,
         uid: required("config.metadata.uid", &metadata.uid)?,
@@ -87,10 +96,10 @@ fn check_security(context: &LinuxSandboxSecurityContext) -> Refused<()> {
 }
 
 /// A client that says nothing gets what a pod of Kubernetes gets: a PID namespace for each container.
-fn namespaces(options: Option<&NamespaceOption>) -> Refused<PodNamespaces> {
+fn namespaces(options: Option<&NamespaceOption>, user_namespaces: bool) -> Refused<PodNamespaces> {
     let Some(options) = options else { return Ok(PodNamespaces::default()) };
     let at = |name: &str| format!("config.linux.security_context.namespace_options{name}");
-    security::user_namespace(&at(""), options)?;
+    let user = userns::of_pod(&at(""), options, user_namespaces)?;
     let host = |name: &str, mode: i32| {
         let field = at(name);
         match security::mode(&field, mode)? {
@@ -100,6 +109,7 @@ fn namespaces(options: Option<&NamespaceOption>) -> Refused<PodNamespaces> {
         }
     };
     Ok(PodNamespaces {
+        user,
         host_network: host(".network", options.network)?,
         host_ipc: host(".ipc", options.ipc)?,
         pid: match security::mode(&at(".pid"), options.pid)? {

@@ -14,6 +14,7 @@ use tripod_engine::{
 use super::{
     Refusal, Refused,
     refusal::{absolute, plain, required},
+    userns,
 };
 
 /// Security of a container, in its pod.
@@ -186,21 +187,6 @@ fn is_level(text: &str) -> bool {
         && categories.is_none_or(|categories| categories.split(',').all(|part| range(part, '.', 'c', 1023)))
 }
 
-/// Refuses a user namespace of the pod's own.
-pub(super) fn user_namespace(field: &str, options: &NamespaceOption) -> Refused<()> {
-    let Some(userns) = &options.userns_options else { return Ok(()) };
-    match NamespaceMode::try_from(userns.mode) {
-        Ok(NamespaceMode::Node) if userns.uids.is_empty() && userns.gids.is_empty() => Ok(()),
-        Ok(NamespaceMode::Node) => {
-            Err(Refusal::new(format!("{field}.userns_options"), "the host's user namespace cannot have mappings"))
-        }
-        _ => Err(Refusal::new(
-            format!("{field}.userns_options"),
-            "user namespaces are not built into this version of tripod; set hostUsers to true",
-        )),
-    }
-}
-
 /// A mode that the contract has.
 pub(super) fn mode(field: &str, mode: i32) -> Refused<NamespaceMode> {
     NamespaceMode::try_from(mode).map_err(|_| Refusal::new(field, format!("{mode} is no namespace mode")))
@@ -214,7 +200,7 @@ fn pid(field: &str, options: Option<&NamespaceOption>, pod: &PodConfig) -> Refus
         PidMode::Node => ContainerPid::Node,
     };
     let Some(options) = options else { return Ok(as_the_pod) };
-    user_namespace(field, options)?;
+    userns::of_container(field, options, pod)?;
     for (name, asked, host) in
         [("network", options.network, pod.namespaces.host_network), ("ipc", options.ipc, pod.namespaces.host_ipc)]
     {

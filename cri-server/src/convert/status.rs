@@ -3,11 +3,11 @@
 use tripod_cri_api::v1::{
     Container, ContainerMetadata, ContainerResources, ContainerState as WireState, ContainerStatus, ContainerUser,
     ImageSpec, LinuxContainerUser, LinuxPodSandboxStatus, Namespace, NamespaceMode, NamespaceOption, PodIp, PodSandbox,
-    PodSandboxMetadata, PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus, UserNamespace,
+    PodSandboxMetadata, PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus,
 };
 use tripod_engine::{ContainerConfig, ContainerRecord, ContainerState, Exit, PidMode, PodConfig, PodRecord};
 
-use super::{mounts, resources, signal};
+use super::{mounts, resources, signal, userns};
 
 /// Who a pod is.
 pub(crate) fn pod_metadata(config: &PodConfig) -> PodSandboxMetadata {
@@ -72,7 +72,7 @@ fn namespaces(config: &PodConfig) -> NamespaceOption {
         }
         .into(),
         target_id: String::new(),
-        userns_options: Some(UserNamespace { mode: NamespaceMode::Node.into(), ..Default::default() }),
+        userns_options: Some(userns::to_wire(config.namespaces.user)),
     }
 }
 

@@ -4,8 +4,7 @@ use tripod_cri_api::v1::{
     self, Capability, CdiDevice, ContainerConfig, ContainerMetadata, HugepageLimit, ImageSpec, Int64Value, KeyValue,
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, PortMapping, SeLinuxOption, SecurityProfile, Signal, UserNamespace,
-    security_profile::ProfileType,
+    PodSandboxMetadata, PortMapping, SeLinuxOption, SecurityProfile, Signal, security_profile::ProfileType,
 };
 use tripod_engine::{
     AppArmorProfile, ContainerImage, ContainerPid, PidMode, PodConfig, Protocol, SeccompProfile, plugin::Features,
@@ -131,17 +130,6 @@ fn namespaces_of_a_pod() {
     assert!(network(NamespaceMode::Node.into()).unwrap().namespaces.host_network);
     refused(network(NamespaceMode::Container.into()), &["namespace_options.network"]);
     refused(network(77), &["namespace_options.network", "77"]);
-}
-
-#[test]
-fn user_namespaces_are_refused_and_the_hosts_is_not() {
-    let of = |mode: NamespaceMode| {
-        let userns = UserNamespace { mode: mode.into(), ..UserNamespace::default() };
-        let options = NamespaceOption { userns_options: Some(userns), ..NamespaceOption::default() };
-        sandbox_with(|context| context.namespace_options = Some(options))
-    };
-    of(NamespaceMode::Node).unwrap();
-    refused(of(NamespaceMode::Pod), &["pod default/web", "userns_options", "hostUsers"]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Runtime {
             runtime_handlers: handlers(&self.handlers),
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: self.handlers.get("").is_some_and(|features| features.user_namespaces),
                 mount_options: true,
             }),
         })
@@ -102,7 +102,7 @@ fn handlers(all: &BTreeMap<String, Features>) -> Vec<RuntimeHandler> {
             name: name.clone(),
             features: Some(RuntimeHandlerFeatures {
                 recursive_read_only_mounts: features.recursive_read_only,
-                user_namespaces: false,
+                user_namespaces: features.user_namespaces,
             }),
         })
         .collect()

@@ -5,8 +5,10 @@ use std::{os::fd::AsFd, path::Path, path::PathBuf, sync::Arc};
 use tripod_shim_protocol::{LaunchPlan, Request, Resources};
 
 use super::{
-    Container, Engine, ISOLATOR_LIMIT, PROVISION_LIMIT, Pod, fingerprint, index::Mounts, limited, now,
-    pods::all_or_first,
+    Container, Engine, ISOLATOR_LIMIT, PROVISION_LIMIT, Pod, fingerprint,
+    index::Mounts,
+    limited, now,
+    pods::{all_or_first, user_namespace},
 };
 use crate::{
     ContainerConfig, ContainerId, ContainerPid, ContainerRecord, ContainerState, Error, EventKind, Exit, Kind, PodId,
@@ -88,7 +90,7 @@ impl Engine {
         });
         let (pod_record, dir) = (pod.record(), self.pod_dir(&pod.id));
         let label = self.mount_label(PodContext { id: &pod.id, config: &pod_record.config, dir: &dir }, config)?;
-        let mounts = self.provision(id, config, label.as_deref()).await?;
+        let mounts = self.provision(id, config, pod, label.as_deref()).await?;
 
         let root = open_root(&mounts.rootfs)?;
         let context = ContainerContext {
@@ -135,17 +137,27 @@ impl Engine {
         labels.collect::<Result<Vec<_>>>().map(|labels| labels.into_iter().flatten().next())
     }
 
-    async fn provision(&self, id: &ContainerId, config: &ContainerConfig, label: Option<&str>) -> Result<Mounts> {
+    async fn provision(
+        &self,
+        id: &ContainerId,
+        config: &ContainerConfig,
+        pod: &Pod,
+        label: Option<&str>,
+    ) -> Result<Mounts> {
         let provisioner = &self.plugins.provisioner;
         if let Some(label) = label {
             provisioner.label(id, label);
         }
-        let rootfs =
-            limited(PROVISION_LIMIT, "making the root filesystem", provisioner.provision(&config.image.id, id)).await?;
+        let ids = match pod.record().config.namespaces.user {
+            Some(_) => user_namespace(&pod.record().config, &*pod.shim()?).await?.map(|(ids, _)| ids),
+            None => None,
+        };
+        let rootfs = provisioner.provision(&config.image.id, id, ids.as_ref());
+        let rootfs = limited(PROVISION_LIMIT, "making the root filesystem", rootfs).await?;
         let mut volumes = Vec::new();
         for mount in &config.mounts {
             if let Some(image) = &mount.image {
-                let volume = provisioner.volume(&image.id, &image.sub_path, id);
+                let volume = provisioner.volume(&image.id, &image.sub_path, id, ids.as_ref());
                 volumes.push(limited(PROVISION_LIMIT, "making an image volume", volume).await?);
             }
         }
@@ -199,7 +211,10 @@ impl Engine {
         let mounts = match container.take_mounts() {
             Some(mounts) => mounts,
             // The daemon was restarted since the container was created.
-            None => self.provision(&container.id, &record.config, container.plan().mount_label.as_deref()).await?,
+            None => {
+                let label = container.plan().mount_label.clone();
+                self.provision(&container.id, &record.config, pod, label.as_deref()).await?
+            }
         };
         operation.stage("launch");
         let plan = container.plan();

@@ -1,14 +1,14 @@
 //! Making, stopping and removing pods.
 
-use std::{slice, sync::Arc};
+use std::{os::fd::OwnedFd, slice, sync::Arc};
 
-use tripod_shim_protocol::{PodPlan, Reply, Request};
+use tripod_shim_protocol::{PodPlan, Reply, Request, UserPlan};
 
 use super::{Engine, ISOLATOR_LIMIT, Pod, fingerprint, limited, make_dir, now};
 use crate::{
     Error, EventKind, Kind, PodConfig, PodId, PodRecord, PodState, Result,
     operation::Operation,
-    plugin::{PodContext, PodSetup},
+    plugin::{MappedIds, PodContext, PodSetup},
     shim::Shim,
     undo::Undo,
 };
@@ -70,7 +70,10 @@ impl Engine {
         undo.push("shim", end_shim(Arc::clone(&shim)));
 
         let plan = PodPlan { pod: id.to_string(), dir: dir.clone(), ..PodPlan::default() };
-        let mut setup = PodSetup { plan, shim: shim_pid, ips: Vec::new() };
+        let mut setup = PodSetup { plan, shim: shim_pid, ..PodSetup::default() };
+        if let Some((_, network)) = user_namespace(config, &shim).await? {
+            setup.network = network.map(Arc::new);
+        }
         for isolator in &self.plugins.isolators {
             operation.stage(isolator.name());
             let context = PodContext { id, config, dir: &dir };
@@ -189,6 +192,27 @@ impl Engine {
         }
         errors.extend(remove_dir(dir).await.err());
         all_or_first(errors, format_args!("clean up after pod {id}"))
+    }
+}
+
+/// The pod's user namespace and the network namespace that it owns, where it has them; made the first time that they are
+/// asked for.
+pub(super) async fn user_namespace(config: &PodConfig, shim: &Shim) -> Result<Option<(MappedIds, Option<OwnedFd>)>> {
+    let namespaces = config.namespaces;
+    let Some(mapping) = namespaces.user else { return Ok(None) };
+    let plan = UserPlan {
+        mapping,
+        network: !namespaces.host_network,
+        ipc: !namespaces.host_ipc,
+        uts: !namespaces.host_network,
+    };
+    let (reply, fds) = shim.request(Request::UserNamespace(plan), &[]).await?;
+    let mut fds = fds.into_iter();
+    match (reply, fds.next()) {
+        (Reply::UserNamespace, Some(namespace)) => Ok(Some((MappedIds { mapping, namespace }, fds.next()))),
+        (reply, _) => {
+            Err(Error::new(Kind::Internal, format!("the shim answered the making of a user namespace with {reply:?}")))
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 mod database;
 
 use async_trait::async_trait;
-use tripod_shim_protocol::{Credentials as Ids, LaunchPlan};
+use tripod_shim_protocol::{Credentials as Ids, LaunchPlan, UserMapping};
 
 use super::{invalid, process};
 use crate::{
@@ -28,9 +28,24 @@ impl Isolator for Credentials {
 
     async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
         let (ids, home) = resolve(container.config, &Database::new(container.rootfs))?;
+        container.pod.config.namespaces.user.map_or(Ok(()), |mapping| check(&ids, mapping))?;
         plan.process.credentials = ids;
         process::set_default(&mut plan.process.env, "HOME", &home);
         Ok(())
+    }
+}
+
+/// Only IDs that the pod's user namespace has can be taken in it.
+fn check(ids: &Ids, mapping: UserMapping) -> Result<()> {
+    let groups = ids.groups.iter().chain([&ids.gid]);
+    let user = Some((ids.uid, "user", mapping.uids)).filter(|(uid, _, range)| range.to_host(*uid).is_none());
+    let group = groups.map(|gid| (*gid, "group", mapping.gids)).find(|(gid, _, range)| range.to_host(*gid).is_none());
+    match user.or(group) {
+        Some((id, what, range)) => Err(invalid(format!(
+            "the {what} {id} is not in the user namespace of the pod, which has {range}; ask for one that is, or give \
+             the pod more IDs"
+        ))),
+        None => Ok(()),
     }
 }
 

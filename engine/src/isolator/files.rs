@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tripod_shim_protocol::{LaunchPlan, Mount, MountFlags, MountSource};
+use tripod_shim_protocol::{LaunchPlan, Mount, MountFlags, MountSource, UserMapping};
 
 use super::{invalid, mounts, namespaces};
 use crate::{
@@ -50,7 +50,8 @@ impl Isolator for Files {
         // A few hundred bytes on a tmpfs; the engine removes the folder with the pod.
         write(pod.dir, "hostname", &format!("{hostname}\n"))?;
         write(pod.dir, "hosts", &hosts)?;
-        write(pod.dir, "resolv.conf", &resolv_conf)
+        write(pod.dir, "resolv.conf", &resolv_conf)?;
+        pod.config.namespaces.user.map_or(Ok(()), |ids| give(pod.dir, ids))
     }
 
     async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
@@ -65,6 +66,7 @@ impl Isolator for Files {
                 source: MountSource::Bind { path: container.pod.dir.join(file), recursive: false },
                 flags: MountFlags { read_only: config.security.read_only_rootfs, ..MountFlags::default() },
                 propagation: None,
+                map_ids: false,
             });
         }
         Ok(())
@@ -141,6 +143,16 @@ fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
     // Users in the container must read it whatever umask the daemon was started with.
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     fs::set_permissions(&path, readable).map_err(|e| Error::io(format!("opening {} to users", path.display()), e))
+}
+
+/// Makes the files the pod's own root's, who may write to them like any root.
+fn give(dir: &Path, ids: UserMapping) -> Result<()> {
+    for (file, _) in FILES {
+        let path = dir.join(file);
+        std::os::unix::fs::chown(&path, Some(ids.uids.host), Some(ids.gids.host))
+            .map_err(|e| Error::io(format!("giving {} to the pod's root", path.display()), e))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl Launcher for Linux {
     }
 
     fn features(&self) -> Features {
-        Features { recursive_read_only: true, hooks: false }
+        Features { recursive_read_only: true, user_namespaces: true, hooks: false }
     }
 
     async fn launch(&self, shim: &Shim, launch: Launch<'_>) -> Result<Task> {

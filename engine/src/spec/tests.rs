@@ -9,7 +9,7 @@ use tripod_shim_protocol::{
 use super::*;
 
 fn mount(target: &str, source: MountSource) -> Mount {
-    Mount { target: target.into(), source, flags: MountFlags::default(), propagation: None }
+    Mount { target: target.into(), source, flags: MountFlags::default(), propagation: None, map_ids: false }
 }
 
 fn full() -> LaunchPlan {
@@ -42,6 +42,7 @@ fn full() -> LaunchPlan {
             Mount {
                 flags: read_only,
                 propagation: Some(Propagation::Bidirectional),
+                map_ids: false,
                 ..mount("/data", MountSource::Bind { path: "/srv".into(), recursive: true })
             },
             mount("/dev/shm", MountSource::PodShm),

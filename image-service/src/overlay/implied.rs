@@ -20,19 +20,27 @@ use rustix::{
 };
 
 /// Makes the folders in `top` whose attributes would be wrong otherwise. `layers` are the highest first, each with its
-/// implied folders.
-pub(super) fn restore(layers: &[PathBuf], implied: &[Vec<String>], top: &Path) -> io::Result<()> {
+/// implied folders; `mapped` are the layers where other owners than those on disk are to be seen.
+pub(super) fn restore(
+    layers: &[PathBuf],
+    mapped: Option<&[OwnedFd]>,
+    implied: &[Vec<String>],
+    top: &Path,
+) -> io::Result<()> {
     let candidates: BTreeSet<&str> = implied.iter().flatten().map(String::as_str).collect();
     if candidates.is_empty() {
         return Ok(());
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let roots: Vec<OwnedFd> =
-        layers.iter().map(|layer| openat(CWD, layer, flags, Mode::empty())).collect::<Result<_, _>>()?;
+    let mut opened = Vec::new();
+    if mapped.is_none() {
+        opened = layers.iter().map(|layer| openat(CWD, layer, flags, Mode::empty())).collect::<Result<_, _>>()?;
+    }
+    let roots = mapped.unwrap_or(&opened);
     let implied: Vec<BTreeSet<&str>> = implied.iter().map(|paths| paths.iter().map(String::as_str).collect()).collect();
     let mut needed = BTreeSet::new();
     for path in candidates {
-        if let Some((_, true)) = visible(&roots, &implied, path)? {
+        if let Some((_, true)) = visible(roots, &implied, path)? {
             // What lies above in the tree has to be made too.
             needed.extend(ancestors(path).chain([path]));
         }
@@ -40,7 +48,7 @@ pub(super) fn restore(layers: &[PathBuf], implied: &[Vec<String>], top: &Path) -
     let top = openat(CWD, top, flags, Mode::empty())?;
     let mut made = Vec::new();
     for path in needed {
-        let Some((folder, _)) = visible(&roots, &implied, path)? else { continue };
+        let Some((folder, _)) = visible(roots, &implied, path)? else { continue };
         mkdirat(&top, path, Mode::from(0o700))?;
         made.push((path, folder));
     }

@@ -15,8 +15,8 @@ use rustix::{
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-        fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, open_tree,
-        unmount,
+        fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
+        open_tree, unmount,
     },
 };
 
@@ -24,6 +24,51 @@ use rustix::{
 const MAX_LOWER: usize = 500;
 /// Bytes of a value that the kernel takes at once, less the NUL.
 const MAX_VALUE: usize = 255;
+
+/// Folders as mounts of their own, attached nowhere, that show owners as the user namespace `ids` maps them.
+pub(super) fn mapped(folders: &[PathBuf], ids: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let map = |folder: &PathBuf| {
+        let mount = open_tree(CWD, folder, clone)?;
+        tripod_sys::mount::map_ids(&mount, ids, false)?;
+        Ok(mount)
+    };
+    folders.iter().map(map).collect()
+}
+
+/// A folder as a layer for [`overlay_of`].
+pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Mounts layers that were opened, the highest first, as [`overlay`] does. Takes Linux 6.15.
+pub(super) fn overlay_of(
+    lower: &[OwnedFd],
+    writable: Option<(&Path, &Path)>,
+    label: Option<&str>,
+) -> io::Result<OwnedFd> {
+    match detached(&lower.iter().map(Layer::Open).collect::<Vec<_>>(), writable, label) {
+        Err(Refusal::Unknown) => {
+            let text = "user namespaces need Linux 6.15, whose overlayfs takes layers with mapped IDs";
+            Err(io::Error::new(io::ErrorKind::Unsupported, text))
+        }
+        Err(Refusal::Failed(error)) => Err(error),
+        Ok(mounted) => Ok(mounted),
+    }
+}
+
+/// Whether layers beside these two folders can be given to a pod with a user namespace: all that it takes is tried.
+pub(super) fn maps_ids(folders: &[PathBuf; 2]) -> io::Result<()> {
+    let ids = tripod_sys::userns::new("0 65536 65536", "0 65536 65536")?;
+    overlay_of(&mapped(folders, &ids)?, None, None).map(drop)
+}
+
+/// A lower layer.
+#[derive(Debug, Clone, Copy)]
+enum Layer<'a> {
+    Path(&'a Path),
+    Open(&'a OwnedFd),
+}
 
 /// Mounts layers, the highest first, with a writable layer or read-only. `spare` is a folder of the caller's alone, for
 /// kernels before 6.8, which can only mount somewhere. `label` is the SELinux label of all files, where there are any.
@@ -43,7 +88,7 @@ pub(super) fn overlay(
         let message = format!("the image has {} layers, and overlayfs takes {MAX_LOWER}", folders.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    match detached(&folders, writable, label) {
+    match detached(&folders.iter().map(|folder| Layer::Path(folder)).collect::<Vec<_>>(), writable, label) {
         Err(Refusal::Unknown) => attached(&folders, writable, spare, label),
         Err(Refusal::Failed(error)) => Err(error),
         Ok(mounted) => Ok(mounted),
@@ -57,7 +102,7 @@ enum Refusal {
 }
 
 /// Layer by layer, since Linux 6.8: no limit but the number of layers.
-fn detached(lower: &[&Path], writable: Option<(&Path, &Path)>, label: Option<&str>) -> Result<OwnedFd, Refusal> {
+fn detached(lower: &[Layer<'_>], writable: Option<(&Path, &Path)>, label: Option<&str>) -> Result<OwnedFd, Refusal> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| Refusal::Failed(error.into()))?;
     let told = |error: Errno| {
         let mut words = [0; 512];
@@ -82,7 +127,11 @@ fn detached(lower: &[&Path], writable: Option<(&Path, &Path)>, label: Option<&st
         result
     };
     for (index, folder) in lower.iter().enumerate() {
-        match set("lowerdir+", folder) {
+        let given = match folder {
+            Layer::Path(folder) => set("lowerdir+", folder),
+            Layer::Open(folder) => fsconfig_set_fd(&fs, "lowerdir+", folder),
+        };
+        match given {
             Err(Errno::INVAL) if index == 0 => return Err(Refusal::Unknown),
             result => result.map_err(told)?,
         }

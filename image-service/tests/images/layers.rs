@@ -172,7 +172,7 @@ async fn the_result_is_that_of_umoci() {
     let fake = Fake::with(&image, |_| None).await;
     let pulled = root.pull(&fake.name()).await.unwrap();
     let overlay = root.images.overlay();
-    let mount = detached(overlay.provision(&pulled.id, &ContainerId::random()).await.unwrap());
+    let mount = detached(overlay.provision(&pulled.id, &ContainerId::random(), None).await.unwrap());
     let (mut ours, mut theirs) = (snapshot(&visible(&mount)), snapshot(&folder.path().join("bundle/rootfs")));
     // Folders that no entry names are made by each in its own way: only that they are there counts.
     for implied in ["/bin", "/dev", "/deep", "/usr", "/usr/lib", "/cut/a", "/cut"] {
@@ -215,7 +215,7 @@ async fn whiteouts_and_new_content_of_the_same_name_in_one_layer() {
     let names = async |layers: Vec<Layer>| {
         let fake = Fake::with(&Image::new(layers), |_| None).await;
         let pulled = root.pull(&fake.name()).await.unwrap();
-        let mount = detached(root.images.overlay().provision(&pulled.id, &ContainerId::random()).await.unwrap());
+        let mount = detached(root.images.overlay().provision(&pulled.id, &ContainerId::random(), None).await.unwrap());
         snapshot(&visible(&mount)).into_keys().collect::<Vec<_>>()
     };
     assert_eq!(

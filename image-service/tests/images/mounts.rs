@@ -26,13 +26,13 @@ async fn pulled(root: &Root, image: &Image) -> String {
 async fn images_without_layers_and_with_very_many() {
     let (root, container) = (Root::new().await, ContainerId::random());
     let none = pulled(&root, &Image::new(Vec::new())).await;
-    let mount = detached(root.images.overlay().provision(&none, &container).await.unwrap());
+    let mount = detached(root.images.overlay().provision(&none, &container, None).await.unwrap());
     assert_eq!(std::fs::read_dir(visible(&mount)).unwrap().count(), 0);
     std::fs::write(visible(&mount).join("new"), "x").unwrap();
     let layers =
         (0..160).map(|index| Tar::new().file(&format!("f{index}"), "").file("last", &index.to_string()).gzip());
     let many = pulled(&root, &Image::new(layers.collect())).await;
-    let mount = detached(root.images.overlay().provision(&many, &ContainerId::random()).await.unwrap());
+    let mount = detached(root.images.overlay().provision(&many, &ContainerId::random(), None).await.unwrap());
     assert_eq!(std::fs::read_dir(visible(&mount)).unwrap().count(), 161);
     assert_eq!(std::fs::read_to_string(visible(&mount).join("last")).unwrap(), "159");
 }
@@ -42,7 +42,7 @@ async fn the_same_layer_twice_counts_once() {
     let (root, layer) = (Root::new().await, Tar::new().file("f", "x").gzip());
     let image = Image::new(vec![layer.clone(), Tar::new().file("g", "x").gzip(), layer]);
     let id = pulled(&root, &image).await;
-    let mount = detached(root.images.overlay().provision(&id, &ContainerId::random()).await.unwrap());
+    let mount = detached(root.images.overlay().provision(&id, &ContainerId::random(), None).await.unwrap());
     assert_eq!(std::fs::read_dir(visible(&mount)).unwrap().count(), 2);
 }
 
@@ -51,7 +51,7 @@ async fn the_root_has_mode_and_owner_of_the_image() {
     let below = Tar::new().entry(EntryType::Directory, "./", "", b"", 0o750, (5, 6)).file("a", "").gzip();
     let (root, above) = (Root::new().await, Tar::new().file("b", "").gzip());
     let id = pulled(&root, &Image::new(vec![below, above])).await;
-    let mount = detached(root.images.overlay().provision(&id, &ContainerId::random()).await.unwrap());
+    let mount = detached(root.images.overlay().provision(&id, &ContainerId::random(), None).await.unwrap());
     let metadata = std::fs::metadata(visible(&mount)).unwrap();
     assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o750, 5, 6));
     let store = std::fs::metadata(root.path()).unwrap();
@@ -68,7 +68,7 @@ async fn image_volumes_are_read_only_and_cannot_be_left() {
     let overlay = root.images.overlay();
     for (id, content) in [(&single, "1"), (&double, "2")] {
         for (sub, file) in [("", "data/x"), ("data", "x"), ("/data", "x"), ("up/data", "x"), ("data/../data", "x")] {
-            let volume = overlay.volume(id, Path::new(sub), &container).await.unwrap();
+            let volume = overlay.volume(id, Path::new(sub), &container, None).await.unwrap();
             let path = visible(&volume).join(file);
             assert_eq!(std::fs::read_to_string(&path).unwrap(), content, "{sub}");
             let error = std::fs::write(path, "3").unwrap_err();
@@ -76,7 +76,7 @@ async fn image_volumes_are_read_only_and_cannot_be_left() {
         }
         // A link out of the image is resolved inside, where there is no /etc.
         for sub in ["out", "absent", "data/x"] {
-            let error = overlay.volume(id, Path::new(sub), &container).await.unwrap_err();
+            let error = overlay.volume(id, Path::new(sub), &container, None).await.unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidArgument, "{sub}: {error}");
         }
     }
@@ -92,7 +92,7 @@ async fn image_volumes_are_read_only_and_cannot_be_left() {
 async fn what_is_not_there_is_named() {
     let (root, container) = (Root::new().await, ContainerId::random());
     let overlay = root.images.overlay();
-    let error = overlay.provision("sha256:0000", &container).await.unwrap_err();
+    let error = overlay.provision("sha256:0000", &container, None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains("pull it first"), "{error}");
     assert_eq!(overlay.usage(&container).await.unwrap_err().kind(), Kind::NotFound);
@@ -104,7 +104,7 @@ async fn what_is_not_there_is_named() {
 async fn a_mount_is_nowhere_on_the_host() {
     let root = Root::new().await;
     let id = pulled(&root, &Image::new(vec![Tar::new().file("f", "x").gzip()])).await;
-    let mount = root.images.overlay().provision(&id, &ContainerId::random()).await.unwrap();
+    let mount = root.images.overlay().provision(&id, &ContainerId::random(), None).await.unwrap();
     assert!(matches!(mount, RootFs::Detached(_)));
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!table.contains(root.path().to_str().unwrap()));
@@ -126,8 +126,8 @@ async fn folders_that_a_layer_only_implies_keep_what_they_had_below() {
     let four = pulled(&root, &Image::new(vec![below, middle, above, top])).await;
     let container = ContainerId::random();
     for (id, www) in [(&two, (0o2750, 9, 9)), (&four, (0o755, 0, 0))] {
-        let mount = detached(root.images.overlay().provision(id, &ContainerId::random()).await.unwrap());
-        let volume = root.images.overlay().volume(id, Path::new(""), &container).await.unwrap();
+        let mount = detached(root.images.overlay().provision(id, &ContainerId::random(), None).await.unwrap());
+        let volume = root.images.overlay().volume(id, Path::new(""), &container, None).await.unwrap();
         for place in [visible(&mount), visible(&volume)] {
             let found = |name: &str| {
                 let metadata = std::fs::metadata(place.join(name)).unwrap();

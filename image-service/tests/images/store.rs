@@ -44,7 +44,7 @@ async fn an_image_becomes_a_root_filesystem() {
         assert_eq!(root.images.get(spec).as_ref(), Some(&pulled), "{spec}");
     }
     let (overlay, container) = (root.images.overlay(), ContainerId::random());
-    let mount = detached(overlay.provision(&pulled.id, &container).await.unwrap());
+    let mount = detached(overlay.provision(&pulled.id, &container, None).await.unwrap());
     let top = visible(&mount);
     assert_eq!(std::fs::read_to_string(top.join("etc/a")).unwrap(), "upper");
     assert_eq!(std::fs::read_to_string(top.join("etc/b")).unwrap(), "b");
@@ -53,7 +53,7 @@ async fn an_image_becomes_a_root_filesystem() {
     std::fs::write(top.join("etc/new"), "new").unwrap();
     // After a restart of the daemon the writable layer is kept.
     drop(mount);
-    let mount = detached(overlay.provision(&pulled.id, &container).await.unwrap());
+    let mount = detached(overlay.provision(&pulled.id, &container, None).await.unwrap());
     assert_eq!(std::fs::read_to_string(visible(&mount).join("etc/new")).unwrap(), "new");
     assert!(overlay.usage(&container).await.unwrap().inodes >= 3);
     drop(mount);
@@ -145,7 +145,7 @@ async fn a_container_keeps_its_layers_when_the_image_goes() {
     image.push(&registry.address, "x", "v1").await;
     let pulled = root.pull(&format!("{}/x:v1", registry.address)).await.unwrap();
     let (overlay, container) = (root.images.overlay(), ContainerId::random());
-    drop(overlay.provision(&pulled.id, &container).await.unwrap());
+    drop(overlay.provision(&pulled.id, &container, None).await.unwrap());
     root.images.remove(&pulled.id).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     let folder = root.path().join("layers").join(image.layers[0].diff_id.hex());
@@ -171,7 +171,7 @@ async fn a_restart_changes_nothing_and_clears_up() {
     let pulled = root.pull(&name).await.unwrap();
     let (container, unknown) = (ContainerId::random(), ContainerId::random());
     for id in [&container, &unknown] {
-        drop(root.images.overlay().provision(&pulled.id, id).await.unwrap());
+        drop(root.images.overlay().provision(&pulled.id, id, None).await.unwrap());
     }
     let (path, folder) = (root.path(), root.folder);
     drop(root.images);
@@ -242,7 +242,7 @@ async fn space_is_told_by_filesystem() {
     image.push(&registry.address, "x", "v1").await;
     let pulled = root.pull(&format!("{}/x:v1", registry.address)).await.unwrap();
     let (overlay, container) = (root.images.overlay(), ContainerId::random());
-    let mount = detached(overlay.provision(&pulled.id, &container).await.unwrap());
+    let mount = detached(overlay.provision(&pulled.id, &container, None).await.unwrap());
     std::fs::write(visible(&mount).join("big"), vec![1; 100_000]).unwrap();
     let info = root.images.fs_info().await.unwrap();
     assert!(root.path().starts_with(&info.images.mount_point), "{info:?}");
@@ -324,7 +324,7 @@ async fn pulls_removals_and_containers_at_the_same_time() {
                 let reference = format!("{address}/x:v{which}");
                 store.pull(PullRequest { reference, ..PullRequest::default() }).await.unwrap();
                 let container = ContainerId::random();
-                match overlay.provision(&ids[which], &container).await {
+                match overlay.provision(&ids[which], &container, None).await {
                     Ok(mount) => {
                         let mount = detached(mount);
                         let content = std::fs::read_to_string(visible(&mount).join("file-common")).unwrap();
@@ -345,7 +345,7 @@ async fn pulls_removals_and_containers_at_the_same_time() {
     }
     for (index, image) in images.iter().enumerate() {
         let pulled = root.pull(&format!("{}/x:v{index}", registry.address)).await.unwrap();
-        drop(overlay.provision(&pulled.id, &ContainerId::random()).await.unwrap());
+        drop(overlay.provision(&pulled.id, &ContainerId::random(), None).await.unwrap());
         root.images.remove(&image.id()).await.unwrap();
     }
     overlay.recover(&Known::default()).await.unwrap();

@@ -16,6 +16,7 @@ mod pod;
 mod process;
 mod resources;
 mod seccomp;
+mod user;
 pub mod wire;
 
 pub use hook::{Hook, HookStage};
@@ -29,6 +30,7 @@ pub use pod::PodPlan;
 pub use process::{Capabilities, Capability, Credentials, ExecPlan, ProcessPlan, Resource, Rlimit};
 pub use resources::{DeviceRule, Resources};
 pub use seccomp::{SeccompFilter, SeccompListener};
+pub use user::{IdRange, UserMapping, UserPlan};
 
 /// Version of this protocol; raised only when an older peer could misunderstand a message.
 pub const VERSION: u32 = 1;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExecPlan, LaunchPlan, OciPlan, PodPlan};
+use crate::{ExecPlan, LaunchPlan, OciPlan, PodPlan, UserPlan};
 
 /// Pairs a reply with its request; chosen by the daemon, unique on a connection.
 pub type RequestId = u64;
@@ -37,7 +37,10 @@ pub enum FromShim {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Enter the pod's namespaces. The first request of a shim's life. Answered by [`Reply::Ready`].
+    /// Make the pod's user namespace, and in it what the plan says. Comes before [`Request::Setup`]; asked for again, it
+    /// gives what there is. Answered by [`Reply::UserNamespace`].
+    UserNamespace(UserPlan),
+    /// Enter the pod's namespaces. The first request of a shim's life, but for the one above. Answered by [`Reply::Ready`].
     /// File descriptors: none, or an empty mount namespace (`tripod_sys::root::empty_namespace`) with which containers'
     /// namespaces begin. All shims may be given the same one; a shim that gets none makes its own, which takes time on
     /// hosts with many mounts.
@@ -120,6 +123,8 @@ pub enum Reply {
         #[serde(default)]
         stages: BTreeMap<String, u64>,
     },
+    /// The pod's user namespace, then its network namespace where it has one of its own, as file descriptors.
+    UserNamespace,
     /// The daemon's ends of a container's streams, those that are true, in this order, as file descriptors. Closing
     /// them ends the attachment. Whoever reads too slowly misses output and is told so in it; nobody waits for him.
     Attached {

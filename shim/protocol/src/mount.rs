@@ -17,6 +17,10 @@ pub struct Mount {
     /// Propagation between this mount and its source; `None` is private.
     #[serde(default)]
     pub propagation: Option<Propagation>,
+    /// Files show the owners that the pod's user namespace gives them: 0 on disk is root in the container. Only for
+    /// sources of the host.
+    #[serde(default)]
+    pub map_ids: bool,
 }
 
 /// Where a mount comes from.

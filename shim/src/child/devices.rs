@@ -47,31 +47,33 @@ pub(super) fn make_all(root: BorrowedFd<'_>, plan: &LaunchPlan, host: Vec<OwnedF
 
 fn make(root: BorrowedFd<'_>, device: &DeviceNode) -> io::Result<()> {
     let (dir, name) = inroot::parent(root, &device.path)?;
+    make_node(&dir, name, device)?;
+    if device.uid == 0 && device.gid == 0 {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    Ok(rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Makes a node in a directory; root's for now.
+pub(super) fn make_node(dir: &OwnedFd, name: &Path, device: &DeviceNode) -> io::Result<()> {
     let kind = match device.kind {
         DeviceKind::Char => FileType::CharacterDevice,
         DeviceKind::Block => FileType::BlockDevice,
     };
     let number = makedev(device.major, device.minor);
-    let make = || mknodat(&dir, name, kind, Mode::from_raw_mode(device.mode & 0o7777), number);
-    let made = match make() {
+    let make = || mknodat(dir, name, kind, Mode::from_raw_mode(device.mode & 0o7777), number);
+    match make() {
         Err(Errno::EXIST) => {
-            let found = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let found = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
             if FileType::from_raw_mode(found.st_mode) == kind && found.st_rdev == number {
                 Ok(())
             } else {
-                unlinkat(&dir, name, AtFlags::empty())?;
-                make()
+                unlinkat(dir, name, AtFlags::empty())?;
+                Ok(make()?)
             }
         }
-        other => other,
-    };
-    match made {
-        Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
-        Ok(()) => {
-            let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-            Ok(rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
-        }
-        Err(e) => Err(e.into()),
+        other => Ok(other?),
     }
 }
 

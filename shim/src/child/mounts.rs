@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::fs::{Mode, OFlags, XattrFlags};
-use tripod_shim_protocol::{Failure, FailureKind, Mount, MountFlags, MountSource};
+use tripod_shim_protocol::{Failure, FailureKind, FsOption, Mount, MountFlags, MountSource};
 use tripod_sys::{
     inroot,
     mount::{self, Attributes, Value},
@@ -22,19 +22,7 @@ pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source, label:
         (Source::Mount(fd), _) => attach_any(root, &fd, mount),
         (Source::Hierarchies(all), _) => cgroups::attach(root, &mount.target, all, mount.flags, label),
         (Source::New, MountSource::Filesystem { fstype, options }) => {
-            let step = || step(mount, &format!(" ({fstype})"));
-            let mut options: Vec<_> = options
-                .iter()
-                .map(|o| (o.key.as_str(), o.value.as_deref().map_or(Value::Flag, Value::String)))
-                .collect();
-            if matches!(fstype.as_str(), "tmpfs" | "devpts") {
-                options.extend(context(label));
-            }
-            let new = mount::new_filesystem(fstype, &options, attributes(mount.flags)).plan(step)?;
-            if let Some(label) = label.filter(|_| fstype == "mqueue") {
-                label_root(&new, label).plan(step)?;
-            }
-            attach_dir(root, &new, &mount.target)
+            attach_dir(root, &new(mount, fstype, options, label)?, &mount.target)
         }
         (Source::New, _) => {
             let new =
@@ -42,6 +30,21 @@ pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source, label:
             attach_dir(root, &new, &mount.target)
         }
     }
+}
+
+/// Makes a new filesystem.
+pub(super) fn new(mount: &Mount, fstype: &str, options: &[FsOption], label: Option<&str>) -> Result<OwnedFd, Failure> {
+    let step = || step(mount, &format!(" ({fstype})"));
+    let mut options: Vec<_> =
+        options.iter().map(|o| (o.key.as_str(), o.value.as_deref().map_or(Value::Flag, Value::String))).collect();
+    if matches!(fstype, "tmpfs" | "devpts") {
+        options.extend(context(label));
+    }
+    let new = mount::new_filesystem(fstype, &options, attributes(mount.flags)).plan(step)?;
+    if let Some(label) = label.filter(|_| fstype == "mqueue") {
+        label_root(&new, label).plan(step)?;
+    }
+    Ok(new)
 }
 
 /// The option that gives all files of a filesystem a SELinux label.

@@ -9,14 +9,14 @@ use std::{
 use rustix::{
     fs::{Gid, Mode, OFlags, Uid},
     io::Errno,
-    process::{Rlimit, setrlimit},
+    process::{Rlimit, getrlimit, setrlimit},
     thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
 };
 use tripod_shim_protocol::{EXIT_START_ERROR, Failure, ProcessPlan, Resource};
 use tripod_sys::{exec, fork, inroot, signal};
 
 use super::{
-    Ready, identity, place,
+    Ready, Stdio, identity, place,
     program::Program,
     seccomp::{self, Listener},
 };
@@ -24,6 +24,7 @@ use crate::{
     fault::Blame,
     start::{LastWord, Reporter, tell_failure, tell_moved},
     tree,
+    user::UserNamespace,
 };
 
 /// Sets the badness for the OOM killer through the host's procfs. Lowering it below what the shim was given takes
@@ -43,6 +44,29 @@ fn write_proc(path: &str, text: &str) -> io::Result<()> {
         return Err(io::Error::other(format!("{path} lies in no procfs")));
     }
     io::Write::write_all(&mut file, text.as_bytes())
+}
+
+/// What the host's root has to do for a process that is about to enter a user namespace, where it has no such right.
+pub(super) fn provide(process: &ProcessPlan, user: &UserNamespace, stdio: &Stdio) -> Result<(), Failure> {
+    for limit in &process.rlimits {
+        let resource = resource(limit.resource);
+        let now = getrlimit(resource);
+        let wanted = bound(limit.hard);
+        // `None` is no limit.
+        if now.maximum.is_some_and(|now| wanted.is_none_or(|wanted| wanted > now)) {
+            setrlimit(resource, Rlimit { current: now.current, maximum: wanted })
+                .plan(|| format!("raise limit {:?} to {}", limit.resource, limit.hard))?;
+        }
+    }
+    let uid = user.plan.mapping.uids.to_host(process.credentials.uid);
+    if let (Stdio::Fds(stdio), Some(uid)) = (stdio, uid) {
+        give_to_user(stdio, uid);
+    }
+    Ok(())
+}
+
+fn bound(limit: u64) -> Option<u64> {
+    (limit != u64::MAX).then_some(limit)
 }
 
 /// Becomes the plan's program; returns only when that failed.
@@ -88,7 +112,6 @@ fn prepare(process: &ProcessPlan, stdio: &[OwnedFd; 3], session: bool) -> Result
         lead_session(process)?;
     }
     for limit in &process.rlimits {
-        let bound = |value: u64| (value != u64::MAX).then_some(value);
         let limits = Rlimit { current: bound(limit.soft), maximum: bound(limit.hard) };
         setrlimit(resource(limit.resource), limits)
             .plan(|| format!("set limit {:?} to {}:{}", limit.resource, limit.soft, limit.hard))?;
@@ -164,7 +187,7 @@ impl Last<'_> {
                 EXIT_START_ERROR
             }
         };
-        let child = fork::sibling(go_on).internal(step)?;
+        let child = fork::sibling(0, go_on).internal(step)?;
         if let Err(error) = tell_moved(channel, &child) {
             let _ = signal::send(&child.pidfd, tree::SIGKILL);
             return Err(error).internal(step);

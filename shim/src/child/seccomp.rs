@@ -128,6 +128,14 @@ fn tell(socket: BorrowedFd<'_>, message: &[u8], fd: &OwnedFd) -> io::Result<()> 
 // === impl Listener ===
 
 impl Listener {
+    /// Says that the calling process is the container's first one. The host's procfs must be in sight.
+    pub(super) fn name_caller(&mut self, process: &ProcessPlan) -> Result<(), Failure> {
+        let Some(plan) = process.seccomp.as_ref().and_then(|filter| filter.listener.as_deref()) else { return Ok(()) };
+        let step = || "name the process to the seccomp listener".to_owned();
+        self.message = message(plan, own_pid().internal(step)?, None).internal(step)?;
+        Ok(())
+    }
+
     /// The socket and what to say on it.
     pub(super) fn into_parts(self) -> (OwnedFd, Vec<u8>) {
         (self.socket.into(), self.message)

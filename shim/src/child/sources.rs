@@ -6,16 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{AtFlags, Gid, Mode, OFlags, Uid},
+    io::Errno,
+};
 use tripod_shim_protocol::{DeviceNode, Failure, FailureKind, LaunchPlan, Mount, MountSource, Propagation};
 use tripod_sys::{
     caps,
-    mount::{self, Attributes},
+    mount::{self, Attributes, Value},
 };
 
-use super::{cgroups, mounts, place};
+use super::{cgroups, devices::make_node, mounts, place};
 use crate::{
     fault::{Blame, failure},
     pod::Pod,
+    user::UserNamespace,
 };
 
 const CAP_MKNOD: u32 = 27;
@@ -54,13 +59,21 @@ impl Sources {
             true => None,
             false => Some(null().internal(|| "open /dev/null".into())?),
         };
-        Ok(Sources { mounts, devices: devices(&plan.devices)?, null })
+        let devices = match &pod.user {
+            Some(user) if may_make_nodes()? => nodes(&plan.devices, user)?,
+            _ => devices(&plan.devices)?,
+        };
+        Ok(Sources { mounts, devices, null })
     }
 }
 
 fn source(mount: &Mount, plan: &LaunchPlan, pod: &Pod, detached: &mut [Option<OwnedFd>]) -> Result<Source, Failure> {
     let step = || mounts::step(mount, "");
     let fd = match &mount.source {
+        // The kernel lets the root of a user namespace make one only where another one is in sight.
+        MountSource::Filesystem { fstype, options } if fstype == "sysfs" && pod.user.is_some() => {
+            return mounts::new(mount, fstype, options, None).map(Source::Mount);
+        }
         MountSource::Filesystem { .. } => return Ok(Source::New),
         MountSource::Cgroups if plan.cgroups.unified => return Ok(Source::New),
         MountSource::Cgroups => return cgroups::hierarchies(&plan.cgroups, mount.flags).map(Source::Hierarchies),
@@ -70,7 +83,22 @@ fn source(mount: &Mount, plan: &LaunchPlan, pod: &Pod, detached: &mut [Option<Ow
         MountSource::Detached(index) => take(detached, *index, mount)?,
     };
     adjust(&fd, mount).plan(step)?;
+    if let Some(user) = pod.user.as_ref().filter(|_| mount.map_ids) {
+        map_ids(&fd, user).plan(|| mounts::step(mount, ": map the owners of its files"))?;
+    }
     Ok(Source::Mount(fd))
+}
+
+/// With what is mounted below, or without it if a filesystem there cannot do that: its files then belong to nobody.
+fn map_ids(fd: &OwnedFd, user: &UserNamespace) -> io::Result<()> {
+    let invalid = |error: &io::Error| error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
+    match mount::map_ids(fd, user.as_ids(), true) {
+        Err(error) if invalid(&error) => mount::map_ids(fd, user.as_ids(), false).map_err(|error| {
+            let text = "the filesystem does not take ID mappings: use another one, or hostUsers: true";
+            if invalid(&error) { io::Error::other(text) } else { error }
+        }),
+        done => done,
+    }
 }
 
 fn take(detached: &mut [Option<OwnedFd>], index: usize, mount: &Mount) -> Result<OwnedFd, Failure> {
@@ -103,8 +131,7 @@ fn adjust(fd: &OwnedFd, mount: &Mount) -> io::Result<()> {
 
 /// The host's own nodes, for a shim that is not allowed to make any; only those that are what the plan says will do.
 fn devices(plan: &[DeviceNode]) -> Result<Vec<OwnedFd>, Failure> {
-    let held = caps::get().internal(|| "read capabilities".into())?.permitted;
-    if plan.is_empty() || held & (1 << CAP_MKNOD) != 0 {
+    if plan.is_empty() || may_make_nodes()? {
         return Ok(Vec::new());
     }
     let host = |device: &DeviceNode| {
@@ -121,6 +148,34 @@ fn null() -> io::Result<OwnedFd> {
     let null = private(Path::new("/dev/null"))?;
     place::expect_null(&null)?;
     Ok(null)
+}
+
+fn may_make_nodes() -> Result<bool, Failure> {
+    let held = caps::get().internal(|| "read capabilities".into())?.permitted;
+    Ok(held & (1 << CAP_MKNOD) != 0)
+}
+
+/// Nodes for a container that cannot make any: each a mount of its own, from a filesystem that nobody sees. They belong
+/// to whom the plan says, in the pod's user namespace.
+fn nodes(plan: &[DeviceNode], user: &UserNamespace) -> Result<Vec<OwnedFd>, Failure> {
+    let attributes = Attributes { nosuid: true, noexec: true, ..Attributes::default() };
+    let store = mount::new_filesystem("tmpfs", &[("mode", Value::String("700"))], attributes);
+    let store = store.internal(|| "make a filesystem for device nodes".into())?;
+    let ids = user.plan.mapping;
+    let make = |(number, device): (usize, &DeviceNode)| {
+        let name = number.to_string();
+        make_node(&store, Path::new(&name), device)?;
+        let owner = ids.uids.to_host(device.uid).map(Uid::from_raw);
+        let group = ids.gids.to_host(device.gid).map(Gid::from_raw);
+        rustix::fs::chownat(&store, &name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        let node = rustix::fs::openat(&store, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        mount::clone_fd(node, false)
+    };
+    let made = plan
+        .iter()
+        .enumerate()
+        .map(|(number, device)| make((number, device)).plan(|| format!("make device {}", device.path.display())));
+    made.collect()
 }
 
 fn private(path: &Path) -> io::Result<OwnedFd> {

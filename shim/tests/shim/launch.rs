@@ -187,6 +187,7 @@ fn cgroups_are_joined_and_shown() {
         source: tripod_shim_protocol::MountSource::Cgroups,
         flags: tripod_shim_protocol::MountFlags { read_only: true, ..Default::default() },
         propagation: None,
+        map_ids: false,
     });
     plan.cgroup_namespace = true;
     plan.cgroups = cgroups.clone();
@@ -235,6 +236,7 @@ fn a_unified_cgroup_is_where_the_container_is_born() {
         source: tripod_shim_protocol::MountSource::Cgroups,
         flags: Default::default(),
         propagation: None,
+        map_ids: false,
     });
     plan.cgroup_namespace = true;
     plan.cgroups = tripod_shim_protocol::CgroupPlan { dirs: vec![dir.clone()], unified: true };

@@ -228,7 +228,13 @@ fn filesystems_say_what_is_wrong_with_their_options() {
     assert!(failure.message.contains("sise"), "{failure}");
     let mut plan = pod.plan("c2", "true");
     let source = MountSource::Detached(1);
-    plan.mounts.push(Mount { target: "/image".into(), source, flags: MountFlags::default(), propagation: None });
+    plan.mounts.push(Mount {
+        target: "/image".into(),
+        source,
+        flags: MountFlags::default(),
+        propagation: None,
+        map_ids: false,
+    });
     assert_eq!(pod.launch(plan).unwrap_err().kind, FailureKind::Plan);
 }
 
@@ -241,7 +247,7 @@ fn mounts_that_travel_with_the_plan_are_attached() {
     let mut plan = pod.plan("c1", "cat /image/file; touch /image/x || echo refused");
     let source = MountSource::Detached(1);
     let flags = MountFlags { read_only: true, ..MountFlags::default() };
-    plan.mounts.push(Mount { target: "/image".into(), source, flags, propagation: None });
+    plan.mounts.push(Mount { target: "/image".into(), source, flags, propagation: None, map_ids: false });
     let root = pod.rootfs("c1");
     let fds = vec![Pod::detached(&root), Pod::detached(&dir)];
     pod.client.ask(tripod_shim_protocol::Request::Launch(Box::new(plan)), fds).unwrap();

@@ -391,6 +391,7 @@ pub(crate) fn fs_mount(target: &str, fstype: &str, options: &[(&str, Option<&str
             ..MountFlags::default()
         },
         propagation: None,
+        map_ids: false,
     }
 }
 
@@ -400,6 +401,7 @@ pub(crate) fn bind(path: &Path, target: &str) -> Mount {
         source: MountSource::Bind { path: path.to_owned(), recursive: true },
         flags: MountFlags::default(),
         propagation: None,
+        map_ids: false,
     }
 }
 
@@ -413,6 +415,7 @@ pub(crate) fn usual_mounts() -> Vec<Mount> {
         source: MountSource::PodShm,
         flags: MountFlags { nosuid: true, nodev: true, noexec: true, ..MountFlags::default() },
         propagation: None,
+        map_ids: false,
     };
     vec![
         fs_mount("/proc", "proc", &[]),

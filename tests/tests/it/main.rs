@@ -34,6 +34,7 @@ mod stream_faults;
 mod stream_masses;
 mod stream_settings;
 mod terminals;
+mod userns;
 mod volumes;
 
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         volumes::TESTS,
         filesystem::TESTS,
         escapes::TESTS,
+        userns::TESTS,
         exec::TESTS,
         exec_streams::TESTS,
         terminals::TESTS,

@@ -68,5 +68,5 @@ fn filesystem(target: &str, fstype: &str, options: &[(&str, Option<&str>)], flag
 }
 
 fn mount(target: &str, source: MountSource, flags: MountFlags) -> Mount {
-    Mount { target: target.into(), source, flags, propagation: None }
+    Mount { target: target.into(), source, flags, propagation: None, map_ids: false }
 }

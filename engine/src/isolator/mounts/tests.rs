@@ -46,6 +46,7 @@ async fn parents_are_mounted_before_children() {
         source: MountSource::Bind { path: host, recursive: false },
         flags: MountFlags::default(),
         propagation: None,
+        map_ids: false,
     };
     plan.mounts.push(file);
     fixture.prepare_into(&Mounts::new(), &mut plan).await.unwrap();

@@ -46,7 +46,7 @@ fn mount(volume: &VolumeMount, images: &mut impl Iterator<Item = usize>) -> Resu
             )));
         }
         let source = MountSource::Bind { path: volume.host_path.clone(), recursive: true };
-        return Ok(Mount { target, source, flags, propagation });
+        return Ok(Mount { target, source, flags, propagation, map_ids: volume.map_ids });
     }
     if !volume.host_path.as_os_str().is_empty() || propagation.is_some() {
         return Err(refuse("an image volume has neither a source on the host nor propagation"));
@@ -54,7 +54,7 @@ fn mount(volume: &VolumeMount, images: &mut impl Iterator<Item = usize>) -> Resu
     // Kubernetes documents image volumes as read-only and without execution.
     let flags = MountFlags { read_only: true, nosuid: true, nodev: true, noexec: true, ..MountFlags::default() };
     let source = MountSource::Detached(images.next().unwrap_or_default());
-    Ok(Mount { target, source, flags, propagation: None })
+    Ok(Mount { target, source, flags, propagation: None, map_ids: false })
 }
 
 fn check_proc(target: &Path) -> Result<(), &'static str> {

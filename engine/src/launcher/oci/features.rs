@@ -22,6 +22,7 @@ fn read(text: &[u8]) -> Result<Features> {
     let document: Document = serde_json::from_slice(text)
         .map_err(|error| Error::with(Kind::Internal, "read the features of an OCI runtime", error))?;
     let recursive_read_only = document.mount_options.iter().any(|option| option == "rro");
+    // A user namespace would be made by the runtime, which has no way into the one that the shim made.
     Ok(Features { recursive_read_only, ..Features::default() })
 }
 
