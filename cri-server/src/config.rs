@@ -36,6 +36,8 @@ pub struct Config {
     pub runtimes: BTreeMap<String, RuntimeConfig>,
     /// Folder of hooks for containers of OCI runtimes; empty is none.
     pub hooks_dir: PathBuf,
+    /// The time zone of containers: `local` for the node's, or a zone's name; empty leaves it to their images.
+    pub timezone: String,
     /// Images.
     pub image: ImageConfig,
     /// Pod networks.
@@ -117,6 +119,7 @@ impl Default for Config {
             default_runtime: String::new(),
             runtimes: BTreeMap::new(),
             hooks_dir: PathBuf::new(),
+            timezone: String::new(),
             image: ImageConfig::default(),
             network: NetworkConfig::default(),
             cgroup: CgroupConfig::default(),

@@ -29,6 +29,7 @@ mod seccomp;
 mod selinux;
 pub mod signal;
 mod sysctls;
+mod timezone;
 
 use std::{path::Path, sync::Arc};
 
@@ -46,6 +47,7 @@ pub(crate) use process::set_default;
 pub use seccomp::Seccomp;
 pub use selinux::Selinux;
 pub use sysctls::Sysctls;
+pub use timezone::Timezone;
 
 use crate::{Error, Kind, Result, plugin::Isolator};
 

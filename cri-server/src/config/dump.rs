@@ -23,6 +23,10 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "Folder of hooks (JSON, as podman and CRI-O read it, often /usr/share/containers/oci/hooks.d) for containers of \
          OCI runtimes; empty is none.",
     ),
+    (
+        "timezone",
+        "Time zone of containers: \"local\" for the node's, or a name such as \"Europe/Berlin\"; empty leaves it to images.",
+    ),
     ("image", "Images and registries."),
     (
         "image.certs_dir",

@@ -72,7 +72,8 @@ pub struct MountFlags {
     pub nodev: bool,
     /// No execution.
     pub noexec: bool,
-    /// A file that takes the place of a symbolic link at the target, which would be followed otherwise.
+    /// A file that takes the place of a symbolic link at the target, which would be followed otherwise. OCI runtimes
+    /// follow it all the same.
     pub over_link: bool,
 }
 

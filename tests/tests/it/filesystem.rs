@@ -21,6 +21,7 @@ tests![
     a_link_in_place_of_proc_is_refused,
     terminals_and_the_console_belong_to_the_user,
     the_umask_is_the_usual_one,
+    the_time_zone_is_that_of_the_settings,
     cgroups_are_seen_from_inside,
 ];
 
@@ -241,6 +242,21 @@ async fn the_umask_is_the_usual_one(node: &mut Node) {
     let (pod, config) = pod_of(&cri).await;
     let id = cri.run(&pod, &config, &shell("main", "umask >/umask; sleep 1000")).await.unwrap();
     assert_eq!(cri.sh(&id, "umask; while ! test -s /umask; do sleep 0.1; done; cat /umask").await, "0022\n0022");
+}
+
+async fn the_time_zone_is_that_of_the_settings(node: &mut Node) {
+    node.settings.text("timezone", "Asia/Tokyo");
+    let cri = node.ready().await;
+    let (pod, config) = pod_of(&cri).await;
+    let look = "date +%Z; { echo > /etc/localtime; } 2>/dev/null || echo read-only";
+    let (_, text) = cri.outcome(&pod, &config, &shell("main", look)).await.unwrap();
+    assert_eq!(text, "JST\nread-only\n");
+    let own = node.folder().join("own");
+    fs::write(&own, "mine\n").unwrap();
+    let mut brings = shell("own", "cat /etc/localtime");
+    brings.mounts.push(mount(own.to_str().unwrap(), "/etc/localtime"));
+    let (_, text) = cri.outcome(&pod, &config, &brings).await.unwrap();
+    assert_eq!(text, "mine\n");
 }
 
 async fn cgroups_are_seen_from_inside(node: &mut Node) {
