@@ -50,6 +50,7 @@ CONTRACT = """
 # The older, independent client, whose build needs protoc.
 FEATURES = "--features tripod-tests/older-client"
 CRITEST = f"critest/run --tripod '{TRIPOD}'"
+VM = f"tests/vm/run --smoke --tripod '{TRIPOD}' --shim '{SHIM}' --cargo='--locked --workspace {FEATURES}'"
 TOOLS = """
     status=0
     python3 -B -m unittest discover -s critest/tests || status=1
@@ -84,6 +85,7 @@ STAGES = [
     ),
     Stage("contract", "our CRI contract beside that of Kubernetes", CONTRACT, counts.go),
     Stage("tools", "tests of the scripts and of the conformance runner", TOOLS, counts.unittest),
+    Stage("vm", "in a virtual machine: cgroup v2, systemd, AppArmor", VM, counts.closing_line),
     Stage("critest", "Kubernetes' conformance suite for runtimes", CRITEST, counts.closing_line),
     Stage("critest-runc", "the same with every container made by runc", f"{CRITEST} --runtime-handler runc", counts.closing_line),
 ]

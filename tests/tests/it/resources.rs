@@ -109,7 +109,7 @@ async fn limits_change_created_and_running(node: &mut Node) {
     update(&cri, &id, LinuxContainerResources { cpu_shares: 300, ..memory(128 << 20) }).await.unwrap();
     assert_eq!(shown().await, (128 << 20, 300));
     let shares = limit(&id, "cpu", SHARES);
-    assert_eq!(shares, if unified() { "38" } else { "300" });
+    assert_eq!(shares, if unified() { "39" } else { "300" });
     // Below what is in use: refused, and nothing has changed.
     let usage = if unified() { "memory.current" } else { "memory/memory.usage_in_bytes" };
     cri.sh(&id, &format!("while [ $(cat /sys/fs/cgroup/{usage}) -lt 20000000 ]; do sleep 0.05; done")).await;

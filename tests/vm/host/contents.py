@@ -28,6 +28,8 @@ def fill(arguments, folder, disk):
     hand_in.program(shim, "tripod-shim")
     tests = _integration_tests(arguments.cargo)
     hand_in.program(tests, "it")
+    # The tests look for it where cargo would have put it, seen from themselves.
+    hand_in.program(tests.parent.parent / "intruder", "../intruder")
     for name in ("crictl", "critest"):
         (hand_in.folder / "bin" / name).symlink_to(programs.BIN / name)
     build = programs.BUILD.relative_to(REPO)
