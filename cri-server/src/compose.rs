@@ -49,7 +49,6 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
 
     let mut isolators: Vec<Arc<dyn Isolator>> = builtin.before_network;
     isolators.push(network);
-    // Before volumes: it takes links away, and those of a volume are not its own.
     if !config.timezone.is_empty() {
         isolators.push(Arc::new(isolator::Timezone::new(&config.timezone)?));
     }

@@ -186,7 +186,7 @@ fn texts_that_become_lines_of_files_are_single_words() {
 }
 
 #[test]
-fn cgroup_parents_are_paths() {
+fn cgroup_parents_are_paths_or_slices() {
     let parent = |text: &str| {
         pod_with(|config| {
             config.linux =
@@ -196,7 +196,8 @@ fn cgroup_parents_are_paths() {
     };
     assert_eq!(parent("/kubepods/burstable/pod1").unwrap().as_deref(), Some("/kubepods/burstable/pod1"));
     assert_eq!(parent("").unwrap(), None);
-    refused(parent("kubepods-burstable.slice"), &["cgroup_parent", "systemd"]);
+    assert_eq!(parent("kubepods-burstable.slice").unwrap().as_deref(), Some("kubepods-burstable.slice"));
+    refused(parent("kubepods/burstable"), &["cgroup_parent", "slice"]);
     refused(parent("/a/../../b"), &["cgroup_parent"]);
 }
 

@@ -1,5 +1,5 @@
 //! The time zone of containers, where the operator wants one for all: a zone's file at /etc/localtime, unless a
-//! container mounts something of its own there.
+//! container mounts something of its own there or at a folder above.
 
 use std::{
     fs::File,
@@ -10,7 +10,6 @@ use std::{
 use async_trait::async_trait;
 use tripod_shim_protocol::{LaunchPlan, Mount, MountFlags, MountSource};
 
-use super::mounts;
 use crate::{
     Error, Kind, Result,
     plugin::{ContainerContext, Isolator},
@@ -76,7 +75,8 @@ impl Isolator for Timezone {
 
     async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
         let target = PathBuf::from(LOCALTIME);
-        if container.config.mounts.iter().any(|mount| mounts::same_path(&mount.container_path, &target)) {
+        // What lies in a volume is not ours to cover, and least of all to take away.
+        if container.config.mounts.iter().any(|mount| target.starts_with(&mount.container_path)) {
             return Ok(());
         }
         plan.mounts.push(Mount {
@@ -93,7 +93,19 @@ impl Isolator for Timezone {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fixture::Fixture, *};
+    use crate::VolumeMount;
+
+    #[tokio::test]
+    async fn volumes_are_left_alone() {
+        let mut fixture = Fixture::new();
+        let zone = Timezone { file: "/zone".into() };
+        assert_eq!(fixture.prepare(&zone).await.unwrap().mounts.len(), 1);
+        for target in ["/etc/localtime", "/etc//localtime/", "/etc/", "/"] {
+            fixture.config.mounts = vec![VolumeMount { container_path: target.into(), ..VolumeMount::default() }];
+            assert!(fixture.prepare(&zone).await.unwrap().mounts.is_empty(), "{target}");
+        }
+    }
 
     #[test]
     fn zones_are_files_of_the_zone_folder() {

@@ -38,6 +38,7 @@ fn everything() -> ContainerUsage {
         pressure: Some(Pressure::default()),
     };
     let mut usage = Usage { cpu, memory, ..Usage::default() };
+    usage.io_pressure = Some(Pressure::default());
     usage.swap.usage = some;
     usage.pids.processes = some;
     usage.pids.threads = some;
