@@ -26,8 +26,10 @@ def fill(arguments, folder, disk):
     hand_in = disks.HandIn(folder)
     hand_in.program(tripod, "tripod")
     hand_in.program(shim, "tripod-shim")
-    tests = _integration_tests(arguments.cargo)
-    hand_in.program(tests, "it")
+    tests, engine = _test_programs(arguments.cargo)
+    hand_in.program(engine, "engine-tests")
+    hand_in.program(tests, tests.name)
+    (hand_in.folder / "bin" / "it").symlink_to(tests.name)
     # The tests look for it where cargo would have put it, seen from themselves.
     hand_in.program(tests.parent.parent / "intruder", "../intruder")
     for name in ("crictl", "critest"):
@@ -53,14 +55,18 @@ def _besides_build(folder):
     return [path.relative_to(REPO) for path in (REPO / folder).iterdir() if not path.name.startswith((".", "__"))]
 
 
-def _integration_tests(arguments):
-    """Builds the program of the integration tests, as the tests do themselves, and gives its path."""
+def _test_programs(arguments):
+    """Builds the programs of the integration tests and of the engine's own, and gives their paths."""
     command = [os.environ.get("CARGO", "cargo"), "test", *shlex.split(arguments), "--no-run", "--message-format=json"]
     done = subprocess.run(command, cwd=REPO, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     if done.returncode != 0:
         raise Failed(f"{shlex.join(command)} failed: its errors are above")
-    for line in done.stdout.splitlines():
-        message = json.loads(line) if line.startswith("{") else {}
-        if message.get("executable") and message["target"]["name"] == "it" and message["profile"]["test"]:
-            return Path(message["executable"])
-    raise Failed(f"{shlex.join(command)} built no program named `it`")
+    messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    built = {
+        message["target"]["name"]: Path(message["executable"])
+        for message in messages if message.get("executable") and message["profile"]["test"]
+    }
+    try:
+        return built["it"], built["tripod_engine"]
+    except KeyError as error:
+        raise Failed(f"{shlex.join(command)} built no program of tests named {error}") from None

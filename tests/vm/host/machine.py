@@ -10,6 +10,7 @@ import time
 from . import Failed, clock, say
 
 _PROGRAM = "qemu-system-x86_64"
+_PROBE = 20  # seconds
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TCG = "tcg,thread=multi,tb-size=1024"
 _KERNEL = (
@@ -31,7 +32,7 @@ class Machine:
     def run(self, limit):
         """Shows what the guest says until it is off; gives its command's exit status."""
         started = time.monotonic()
-        accelerator = "kvm" if _kvm_works() else _TCG
+        accelerator = "kvm" if self._kvm_works() else _TCG
         with open(self._work / "qemu.log", "w") as log:
             process = subprocess.Popen(
                 self._command(accelerator), env={**os.environ, "TMPDIR": str(self._work)},
@@ -43,6 +44,23 @@ class Machine:
             process.kill()
             process.wait()
         return self._status(started, limit)
+
+    def _kvm_works(self):
+        """Whether the guest's kernel gets as far as missing its root disk; there are hosts whose KVM starts nothing."""
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            return False
+        console = self._work / "kvm.log"
+        command = [
+            _PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "pc",
+            "-accel", "kvm", "-cpu", "host", "-m", "512M", "-serial", f"file:{console}",
+            "-kernel", str(self._image.kernel), "-append", "console=ttyS0 panic=-1",
+        ]
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE, check=False,
+                           preexec_fn=_die_with_parent)
+        except subprocess.TimeoutExpired:
+            return False
+        return console.exists() and "Unable to mount root" in console.read_text(errors="replace")
 
     def _follow(self, process, until):
         shown = 0
@@ -101,7 +119,3 @@ def _die_with_parent():
     # Not of its own group: what a terminal sends goes to the runner, which ends the guest.
     os.setpgrp()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _kvm_works():
-    return False
