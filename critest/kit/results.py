@@ -55,26 +55,28 @@ class Verdict:
         )
 
 
-def expected(path, kinds):
+def expected(path, kinds, handler=None):
     """Reads a list: `must-pass = [names]`, and `[[skip]]` tables with a reason and its specs.
 
-    A skip may name the kinds of hosts that it is for (`hosts = ["no-apparmor"]`); everywhere else its specs must pass.
+    A skip may name the kinds of hosts (`hosts = ["no-apparmor"]`) and the RuntimeClass handlers (`handlers = ["runc"]`)
+    that it is for; everywhere else its specs must pass.
     `[[again]]` tables name specs that run once more: what that proves, critest's flags, and the same two lists.
     """
     with open(path, "rb") as file:
         content = tomllib.load(file)
-    again = [Again(part["what"], part["flags"], *_lists(part, path, kinds)) for part in content.get("again", [])]
-    return Expected(*_lists(content, path, kinds), again)
+    again = [Again(part["what"], part["flags"], *_lists(part, path, kinds, handler)) for part in content.get("again", [])]
+    return Expected(*_lists(content, path, kinds, handler), again)
 
 
-def _lists(content, path, kinds):
+def _lists(content, path, kinds, handler):
     skips, must_pass = {}, set(content["must-pass"])
     for group in content.get("skip", []):
-        hosts = set(group.get("hosts", kinds))
+        everywhere = "hosts" not in group and "handlers" not in group
+        hosts = set(group.get("hosts", ()))
         unknown = hosts - {name for pair in host.KINDS for name in pair}
         if unknown:
             raise ValueError(f"{path} names hosts that nobody knows: {', '.join(sorted(unknown))}")
-        if hosts & kinds:
+        if everywhere or hosts & kinds or handler in group.get("handlers", ()):
             skips.update({name: group["reason"] for name in group["specs"]})
         else:
             must_pass.update(group["specs"])

@@ -119,6 +119,14 @@ class Lists(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, "more than once: a"):
                 results.expected(file.name, MACHINE)
 
+    def test_a_skip_of_a_handler_must_pass_with_all_others(self):
+        text = 'must-pass = ["a"]\n[[skip]]\nreason = "r"\nhandlers = ["runc"]\nspecs = ["b"]\n'
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "specs.toml"
+            path.write_text(text)
+            self.assertEqual(set(results.expected(path, MACHINE).must_pass), {"a", "b"})
+            self.assertEqual(set(results.expected(path, MACHINE, "runc").must_pass), {"a"})
+
     def test_a_skip_of_some_hosts_must_pass_on_all_others(self):
         text = 'must-pass = ["a"]\n[[skip]]\nreason = "r"\nhosts = ["no-apparmor"]\nspecs = ["b"]\n'
         for kinds, wanted in ((MACHINE, ({"a"}, {"b": "r"})), (GUEST, ({"a", "b"}, {}))):
