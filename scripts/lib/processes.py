@@ -19,14 +19,45 @@ def orphans(patience):
     until = time.monotonic() + patience
     while _living() and time.monotonic() < until:
         time.sleep(0.05)
-    left = []
+    left, immortal = [], set()
     # An orphan's children come to us when it has ended.
-    while found := _living():
+    while found := set(_living()) - immortal:
         for pid in found:
             left.append(f"{pid} {_command(pid)}")
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            if not _ended(pid):
+                left[-1] += " (SIGKILL does not end it)"
+                immortal.add(pid)
     return left
+
+
+def descendants(pid):
+    """A line for each process below, indented by its depth, and one for each of its threads that has a name of its own:
+    state, and where in the kernel it waits. Tests run in threads that are named after them."""
+    lines = []
+    _describe(pid, "", lines)
+    return lines
+
+
+def _describe(pid, indent, lines):
+    for child in _children(pid):
+        lines.append(f"{indent}{child} {_doing(child)} {_command(child)[:100]}")
+        name = _read(f"/proc/{child}/comm")
+        for thread in _listed(f"/proc/{child}/task"):
+            if (own := _read(f"/proc/{child}/task/{thread}/comm")) != name:
+                lines.append(f"{indent}  thread {own}: {_doing(f'{child}/task/{thread}')}")
+        _describe(child, indent + "  ", lines)
+
+
+def _doing(path):
+    """State and place: `S futex_wait_queue`."""
+    state = _read(f"/proc/{path}/stat").rpartition(") ")[2][:1]
+    return f"{state or '?'} {_read(f'/proc/{path}/wchan')}"
+
+
+def _children(pid):
+    tasks = _listed(f"/proc/{pid}/task")
+    return [int(child) for task in tasks for child in _read(f"/proc/{pid}/task/{task}/children").split()]
 
 
 def _living():
@@ -36,13 +67,33 @@ def _living():
             pass
     except ChildProcessError:
         return []
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(pid) for pid in file.read().split()]
+    return _children(os.getpid())
+
+
+def _ended(pid):
+    """Reaps a process that was killed; one that hangs in the kernel, or is frozen, is given up."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _command(pid):
+    return _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip() or "(ended)"
+
+
+def _read(path):
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+        with open(path, errors="replace") as file:
+            return file.read().strip()
     except OSError:
-        return "(ended)"
+        return ""
+
+
+def _listed(path):
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []

@@ -5,7 +5,8 @@
     scripts/test --list           the stages
 
 It installs what is missing, goes on after a stage that failed, and ends with `N passed, N failed, N skipped`. Each
-stage writes a log to .build/logs; of one that failed the telling part is shown.
+stage writes a log to .build/logs; of one that failed the telling part is shown. A stage that hangs is ended, and it is
+said where each of its processes and threads hung.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import counts
 import processes
-from terminal import Failed, coloured, say, step
+from terminal import Failed, coloured, duration, say, step
 
 REPO = Path(__file__).resolve().parent.parent.parent
 BUILD = REPO / ".build"
@@ -29,6 +30,8 @@ LOGS = BUILD / "logs"
 TARGET = (REPO / os.environ.get("CARGO_TARGET_DIR", "target")).resolve()
 TRIPOD, SHIM = TARGET / "release" / "tripod", TARGET / "release" / "tripod-shim"
 SHOWN_LINES = 120
+# Several times what the longest stage takes on a busy machine: what runs longer hangs.
+LIMIT = 25 * 60
 
 # Compiled without optimisation: it runs for a second, and is built on every fresh checkout.
 DENY = f"""
@@ -156,16 +159,17 @@ def run(stage, temporary):
     try:
         with step(stage.name, stage.text) as current:
             with open(log, "w") as output:
-                done = subprocess.run(
-                    ["bash", "-euo", "pipefail", "-c", stage.script],
-                    cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                )
+                status, hanging = script(stage.script, environment, output)
             text = log.read_text(errors="replace")
             counted = stage.count(text)
             if counted != counts.Counts():
                 current.text = f"{stage.text}: {counted.short()}"
-            if done.returncode != 0:
-                raise Failed(f"status {done.returncode}; from {log}:")
+            if hanging:
+                shown = text.splitlines()[-20:] + hanging
+                raise Failed(f"it hung: no end after {duration(LIMIT)}; the end of {log}, and its processes:")
+            shown = excerpt(text)
+            if status != 0:
+                raise Failed(f"status {status}; from {log}:")
             if counted.failed:
                 raise Failed(f"it ended well but counts failures; from {log}:")
             if stage.count is not counts.none and counted == counts.Counts():
@@ -173,9 +177,23 @@ def run(stage, temporary):
             well = True
     except Failed as error:
         say(f"    {error}")
-        for line in excerpt(text):
+        for line in shown:
             say(f"    | {line}")
     return counted, well
+
+
+def script(text, environment, output):
+    """The exit status, and where each process was if it did not end in time."""
+    command = ["bash", "-euo", "pipefail", "-c", text]
+    process = subprocess.Popen(
+        command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+    )
+    try:
+        return process.wait(LIMIT), []
+    except subprocess.TimeoutExpired:
+        hanging = processes.descendants(os.getpid())
+        processes.orphans(patience=0)
+        return None, hanging
 
 
 def excerpt(text):
