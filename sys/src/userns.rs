@@ -24,7 +24,7 @@ pub fn map(pid: Pid, uids: &str, gids: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A user namespace with these maps and nobody in it. For processes with several threads too.
+/// A user namespace with these maps and nobody in it. For processes with several threads too, and for several at once.
 pub fn new(uids: &str, gids: &str) -> io::Result<OwnedFd> {
     let (stay, go) = pipe_with(PipeFlags::CLOEXEC)?;
     let mut pidfd: libc::c_int = -1;
@@ -41,15 +41,15 @@ pub fn new(uids: &str, gids: &str) -> io::Result<OwnedFd> {
         set_tid_size: 0,
         cgroup: 0,
     };
-    let (read, write) = (std::os::fd::AsRawFd::as_raw_fd(&stay), std::os::fd::AsRawFd::as_raw_fd(&go));
+    let read = std::os::fd::AsRawFd::as_raw_fd(&stay);
     // SAFETY: `args` is a clone_args of the size given, and `pidfd` outlives the call. The child, a copy of a process
-    // that may have several threads, makes three system calls by numbers and takes no lock.
+    // that may have several threads, makes a few system calls by numbers and takes no lock.
     let pid = unsafe {
         match libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) {
             0 => {
-                libc::close(write);
+                keep_only(read);
                 let mut byte = 0u8;
-                libc::read(read, (&raw mut byte).cast(), 1);
+                while libc::read(read, (&raw mut byte).cast(), 1) < 0 && *libc::__errno_location() == libc::EINTR {}
                 libc::_exit(0)
             }
             pid => pid,
@@ -71,8 +71,30 @@ pub fn new(uids: &str, gids: &str) -> io::Result<OwnedFd> {
     made
 }
 
+/// Closes all descriptors but one. Copies of what others wait to be closed would hold them up; of two processes that
+/// each wait here for a pipe whose other end the other has a copy of, none would ever end.
+///
+/// # Safety
+/// For a process that runs nothing afterwards that owns a descriptor.
+unsafe fn keep_only(descriptor: libc::c_int) {
+    let descriptor = descriptor.cast_unsigned();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if descriptor > 0 {
+            libc::syscall(libc::SYS_close_range, 0, descriptor - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, descriptor + 1, libc::c_uint::MAX, 0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{Arc, Barrier, mpsc},
+        thread,
+        time::Duration,
+    };
+
     use super::*;
     use crate::mount::{self, Attributes};
 
@@ -86,5 +108,25 @@ mod tests {
         assert_eq!((stat.st_uid, stat.st_gid), (70000, 80000));
         assert!(mount::map_ids(&tmpfs, &ids, true).is_err(), "a mount is mapped once");
         assert!(new("0 0 0", "0 0 0").is_err());
+    }
+
+    #[test]
+    fn many_are_made_at_once() {
+        const THREADS: usize = 16;
+        const ROUNDS: usize = 250;
+        let (barrier, (made, all)) = (Arc::new(Barrier::new(THREADS)), mpsc::channel());
+        for _ in 0..THREADS {
+            let (barrier, made) = (Arc::clone(&barrier), made.clone());
+            thread::spawn(move || {
+                for _ in 0..ROUNDS {
+                    barrier.wait();
+                    made.send(new("0 70000 1000", "0 80000 1000").is_ok()).unwrap();
+                }
+            });
+        }
+        for number in 0..THREADS * ROUNDS {
+            let made = all.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("{number} were made"));
+            assert!(made);
+        }
     }
 }

@@ -62,11 +62,12 @@ def _test_programs(arguments):
     if done.returncode != 0:
         raise Failed(f"{shlex.join(command)} failed: its errors are above")
     messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    # Several crates have a program of this name.
     built = {
-        message["target"]["name"]: Path(message["executable"])
+        f"{Path(message['manifest_path']).parent.name} {message['target']['name']}": Path(message["executable"])
         for message in messages if message.get("executable") and message["profile"]["test"]
     }
     try:
-        return built["it"], built["tripod_engine"]
+        return built["tests it"], built["engine tripod_engine"]
     except KeyError as error:
         raise Failed(f"{shlex.join(command)} built no program of tests named {error}") from None
