@@ -43,7 +43,8 @@ pub(crate) struct Parts {
 pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     let shim = ShimProgram::load(&shim_program(&config.shim.program)?)?;
     let service = ImageService::open(config.image_service()).await?;
-    let builtin = isolator::builtin(&config.cgroup, &config.state)
+    let limits = config.handler_limits().map_err(|wrong| Error::with(Kind::InvalidArgument, "settings", wrong))?;
+    let builtin = isolator::builtin(&config.cgroup, &config.state, &limits)
         .map_err(|error| Error::with(Kind::FailedPrecondition, "look at the host's cgroups", error))?;
     let network = Network::new(config.network.clone(), &config.root)?;
 

@@ -1,6 +1,7 @@
 //! Settings of the daemon: a TOML file in which everything may be left out, and flags that win over it.
 
 mod dump;
+mod limits;
 mod runtimes;
 
 use std::{
@@ -15,6 +16,9 @@ use tripod_engine::isolator::CgroupConfig;
 use tripod_image_service::{Limits, Timeouts};
 use tripod_network::NetworkConfig;
 
+use crate::telemetry;
+
+pub use limits::{Bound, LimitsConfig, SysctlValue, Ulimit};
 pub use runtimes::{RuntimeConfig, RuntimeKind};
 
 /// Where the file is looked for when no flag names one. Only this one may be absent.
@@ -38,6 +42,8 @@ pub struct Config {
     pub hooks_dir: PathBuf,
     /// The time zone of containers: `local` for the node's, or a zone's name; empty leaves it to their images.
     pub timezone: String,
+    /// Limits of containers and pods that ask for none.
+    pub limits: LimitsConfig,
     /// Images.
     pub image: ImageConfig,
     /// Pod networks.
@@ -120,6 +126,7 @@ impl Default for Config {
             runtimes: BTreeMap::new(),
             hooks_dir: PathBuf::new(),
             timezone: String::new(),
+            limits: LimitsConfig::default(),
             image: ImageConfig::default(),
             network: NetworkConfig::default(),
             cgroup: CgroupConfig::default(),
@@ -171,13 +178,47 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// a setting has a value that cannot work
-    #[error("the setting {setting} is not valid: {problem}")]
+    #[error("{origin}: the setting {setting} is not valid: {problem}")]
     Value {
+        /// Where it was set: a file or a flag.
+        origin: String,
         /// Its name.
-        setting: &'static str,
+        setting: String,
         /// What is wrong with it.
         problem: String,
     },
+    /// the log cannot be written
+    #[error("start the log: {0}")]
+    Log(String),
+}
+
+/// A setting with a value that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {problem}")]
+pub(crate) struct Wrong {
+    setting: String,
+    problem: String,
+}
+
+impl Wrong {
+    fn new(setting: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { setting: setting.into(), problem: problem.into() }
+    }
+
+    /// With the place where the value comes from.
+    fn of(self, path: &Path, flags: &Overrides) -> ConfigError {
+        let Self { setting, problem } = self;
+        let flag = match setting.as_str() {
+            "root" if flags.root.is_some() => Some("--root"),
+            "state" if flags.state.is_some() => Some("--state"),
+            "socket" if flags.socket.is_some() => Some("--socket"),
+            "log.level" if flags.log_level.is_some() => Some("--log-level (or TRIPOD_LOG)"),
+            _ => None,
+        };
+        let origin =
+            flag.map_or_else(|| format!("the configuration {}", path.display()), |flag| format!("the flag {flag}"));
+        ConfigError::Value { origin, setting, problem }
+    }
 }
 
 /// Settings from the command line; they win over the file.
@@ -204,7 +245,8 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => Self::default(),
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
-        config.with(flags).checked()
+        let given = flags.clone();
+        config.with(flags).checked().map_err(|wrong| wrong.of(path, &given))
     }
 
     /// Reads the text of a file.
@@ -228,7 +270,7 @@ impl Config {
         self
     }
 
-    fn checked(self) -> Result<Self, ConfigError> {
+    fn checked(self) -> Result<Self, Wrong> {
         let paths = [
             ("root", &self.root),
             ("state", &self.state),
@@ -237,18 +279,18 @@ impl Config {
         ];
         for (setting, path) in paths {
             if !path.is_absolute() {
-                let problem = format!("{} is not an absolute path", path.display());
-                return Err(ConfigError::Value { setting, problem });
+                return Err(Wrong::new(setting, format!("{} is not an absolute path", path.display())));
             }
         }
         if self.image.parallel_layers == 0 {
-            return Err(ConfigError::Value { setting: "image.parallel_layers", problem: "must be at least 1".into() });
+            return Err(Wrong::new("image.parallel_layers", "0 is too few; it must be at least 1"));
         }
         if !self.hooks_dir.as_os_str().is_empty() && !self.hooks_dir.is_absolute() {
-            let problem = format!("{} is not an absolute path", self.hooks_dir.display());
-            return Err(ConfigError::Value { setting: "hooks_dir", problem });
+            return Err(Wrong::new("hooks_dir", format!("{} is not an absolute path", self.hooks_dir.display())));
         }
+        telemetry::filter(&self.log.level).map_err(|problem| Wrong::new("log.level", problem))?;
         runtimes::check(&self.default_runtime, &self.runtimes)?;
+        self.handler_limits()?;
         Ok(self)
     }
 

@@ -49,7 +49,7 @@ pub use selinux::Selinux;
 pub use sysctls::Sysctls;
 pub use timezone::Timezone;
 
-use crate::{Error, Kind, Result, plugin::Isolator};
+use crate::{ByHandler, Error, Kind, Limits, Result, plugin::Isolator};
 
 /// The isolators of this module, ready to be composed: the network stands between the two lists.
 #[derive(Debug, Clone)]
@@ -64,15 +64,15 @@ pub struct Builtin {
 
 /// Makes all isolators of this module. Daemons that run side by side need different bases of their cgroups. `state` is
 /// the state folder.
-pub fn builtin(cgroup: &CgroupConfig, state: &Path) -> Result<Builtin> {
-    let cgroups = Arc::new(Cgroups::discover(cgroup)?);
+pub fn builtin(cgroup: &CgroupConfig, state: &Path, limits: &ByHandler<Limits>) -> Result<Builtin> {
+    let cgroups = Arc::new(Cgroups::discover(cgroup)?.with_limits(limits)?);
     Ok(Builtin {
-        before_network: vec![Arc::new(Namespaces), Arc::new(Sysctls)],
+        before_network: vec![Arc::new(Namespaces), Arc::new(Sysctls::new(limits))],
         after_network: vec![
             Arc::new(Files),
-            Arc::new(Process::new()),
+            Arc::new(Process::new(limits)),
             Arc::new(Credentials),
-            Arc::new(Capabilities::new()),
+            Arc::new(Capabilities::new(limits)),
             Arc::new(Seccomp::new()),
             Arc::new(AppArmor::new()),
             Arc::new(Mounts::new()),

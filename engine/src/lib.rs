@@ -8,6 +8,7 @@ mod events;
 mod id;
 pub mod isolator;
 pub mod launcher;
+mod limits;
 mod operation;
 pub mod plugin;
 mod record;
@@ -28,6 +29,7 @@ pub use engine::{
 pub use error::{Error, Kind, Result};
 pub use events::{EngineEvent, EventKind, EventStream};
 pub use id::{ContainerId, PodId};
+pub use limits::{ByHandler, Limits};
 pub use operation::OperationStatus;
 pub use record::{ContainerRecord, ContainerState, Exit, PodRecord, PodState};
 pub use tripod_shim_protocol::{IdRange, UserMapping};

@@ -156,11 +156,11 @@ pub struct IsolatorStatus {
     pub details: Vec<(String, String)>,
 }
 
-/// A limit that ended a container.
+/// A limit that a container ran into.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limitation {
-    /// Reason for the status, as `OOMKilled`.
-    pub reason: String,
+    /// Reason for the status, as `OOMKilled`; `None` where it was the program that gave up.
+    pub reason: Option<String>,
     /// For people.
     pub message: String,
 }

@@ -103,9 +103,9 @@ impl Exit {
     /// An end that the shim has seen.
     pub(crate) fn seen(record: &ExitRecord, limitation: Option<Limitation>) -> Self {
         let (reason, mut message) = match limitation {
-            Some(limitation) => (limitation.reason, limitation.message),
-            None if record.code == 0 => ("Completed".to_owned(), String::new()),
-            None => ("Error".to_owned(), String::new()),
+            Some(Limitation { reason: Some(reason), message }) => (reason, message),
+            _ if record.code == 0 => ("Completed".to_owned(), String::new()),
+            limitation => ("Error".to_owned(), limitation.map_or_else(String::new, |limitation| limitation.message)),
         };
         if record.log_bytes_lost > 0 {
             let lost = format!("{} bytes of output could not be written to the log", record.log_bytes_lost);

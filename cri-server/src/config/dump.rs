@@ -27,6 +27,25 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "timezone",
         "Time zone of containers: \"local\" for the node's, or a name such as \"Europe/Berlin\"; empty leaves it to images.",
     ),
+    (
+        "limits",
+        "For containers and pods that ask for nothing else. A handler's own are a section [runtimes.NAME.limits], and win \
+         key by key.",
+    ),
+    (
+        "limits.capabilities",
+        "What an ordinary container has, in place of the default; requests add to it and drop from it.",
+    ),
+    ("limits.pids", "Processes and threads of a container; \"unlimited\" takes a limit back from a handler."),
+    (
+        "limits.ulimits",
+        "Limits of processes by their names in setrlimit(2), as nofile = \"1024:65536\" (soft:hard), core = 0, \
+         memlock = \"unlimited\", nofile = { soft = 1024, hard = 65536 }.",
+    ),
+    (
+        "limits.sysctls",
+        "Sysctls of pods with a namespace of their own for them, as \"net.core.somaxconn\" = 1024; names in quotes.",
+    ),
     ("image", "Images and registries."),
     (
         "image.certs_dir",
@@ -124,6 +143,12 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
 
 /// Settings that have no value by default; they are shown as comments.
 pub(super) const ABSENT: &[(&str, &str)] = &[
+    (
+        "limits.capabilities",
+        "[\"CHOWN\", \"DAC_OVERRIDE\", \"FOWNER\", \"FSETID\", \"KILL\", \"SETGID\", \"SETUID\", \"SETPCAP\", \
+         \"NET_BIND_SERVICE\", \"NET_RAW\", \"SYS_CHROOT\", \"MKNOD\", \"AUDIT_WRITE\", \"SETFCAP\"]",
+    ),
+    ("limits.pids", "4096"),
     ("network.mtu", "1500"),
     ("streaming.tls", "{ certificate = \"/etc/tripod/streaming.crt\", key = \"/etc/tripod/streaming.key\" }"),
     ("metrics.address", "\"127.0.0.1:9323\""),
@@ -142,7 +167,7 @@ fn section(path: &str, table: &toml::Table, f: &mut fmt::Formatter<'_>) -> fmt::
         let name = join(path, key);
         writeln!(f)?;
         comment(&name, f)?;
-        writeln!(f, "{key} = {value}")?;
+        writeln!(f, "{} = {value}", bare(key))?;
     }
     for (name, example) in ABSENT {
         if let Some((parent, key)) = name.rsplit_once('.')
@@ -171,6 +196,12 @@ fn comment(name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Some((_, about)) => writeln!(f, "# {about}"),
         None => Ok(()),
     }
+}
+
+/// A key as it stands in a file: in quotes where it has more than letters in it.
+fn bare(key: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if key.bytes().all(plain) { key.to_owned() } else { toml::Value::from(key).to_string() }
 }
 
 pub(super) fn join(path: &str, key: &str) -> String {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{LimitsConfig, Wrong};
 
 /// One call of a runtime may take so long at most: a start is two of them, and has two minutes.
 const MAX_SECONDS: u64 = 55;
@@ -24,6 +24,9 @@ pub struct RuntimeConfig {
     pub args: Vec<String>,
     /// Seconds that one call of it may take.
     pub timeout_seconds: u64,
+    /// Limits of its containers and pods, on top of those of all.
+    #[serde(skip_serializing_if = "LimitsConfig::is_empty")]
+    pub limits: LimitsConfig,
 }
 
 /// Launchers that a handler can have.
@@ -39,7 +42,13 @@ pub enum RuntimeKind {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { kind: RuntimeKind::default(), path: PathBuf::new(), args: Vec::new(), timeout_seconds: 30 }
+        Self {
+            kind: RuntimeKind::default(),
+            path: PathBuf::new(),
+            args: Vec::new(),
+            timeout_seconds: 30,
+            limits: LimitsConfig::default(),
+        }
     }
 }
 
@@ -48,8 +57,8 @@ fn path_is_empty(path: &std::path::Path) -> bool {
 }
 
 /// Finds what cannot work.
-pub(super) fn check(default: &str, runtimes: &BTreeMap<String, RuntimeConfig>) -> Result<(), ConfigError> {
-    let wrong = |setting: &'static str, problem: String| Err(ConfigError::Value { setting, problem });
+pub(super) fn check(default: &str, runtimes: &BTreeMap<String, RuntimeConfig>) -> Result<(), Wrong> {
+    let wrong = |setting: &str, problem: String| Err(Wrong::new(setting, problem));
     if !default.is_empty() && !runtimes.contains_key(default) {
         let known: Vec<&str> = runtimes.keys().map(String::as_str).collect();
         return wrong("default_runtime", format!("{default:?} is not among the runtimes {known:?}"));
@@ -60,15 +69,17 @@ pub(super) fn check(default: &str, runtimes: &BTreeMap<String, RuntimeConfig>) -
         if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
             return wrong("runtimes", format!("{name:?} is no name of a handler: a-z, 0-9 and -, at most 63"));
         }
+        let own = |key: &str| format!("runtimes.{name}.{key}");
         let oci = runtime.kind == RuntimeKind::Oci;
         if oci && !runtime.path.is_absolute() {
-            return wrong("runtimes.NAME.path", format!("{name}: {:?} is not an absolute path", runtime.path));
+            return wrong(&own("path"), format!("{:?} is not an absolute path", runtime.path));
         }
         if !oci && (!runtime.path.as_os_str().is_empty() || !runtime.args.is_empty()) {
-            return wrong("runtimes.NAME.path", format!("{name}: path and args are for type = \"oci\""));
+            return wrong(&own("path"), "path and args are for type = \"oci\"".to_owned());
         }
         if !(1..=MAX_SECONDS).contains(&runtime.timeout_seconds) {
-            return wrong("runtimes.NAME.timeout_seconds", format!("{name}: must be 1 to {MAX_SECONDS}"));
+            let seconds = runtime.timeout_seconds;
+            return wrong(&own("timeout_seconds"), format!("{seconds} is not between 1 and {MAX_SECONDS}"));
         }
     }
     Ok(())

@@ -91,6 +91,7 @@ fn values_that_cannot_work_are_refused() {
         ("root = \"rel\"", "root"),
         ("hooks_dir = \"rel\"", "hooks_dir"),
         ("[image]\nparallel_layers = 0", "image.parallel_layers"),
+        ("[log]\nlevel = \"tripod=loudly\"", "log.level"),
     ] {
         let error = parse(text).unwrap().checked().unwrap_err().to_string();
         assert!(error.contains(setting), "{error}");
@@ -113,6 +114,20 @@ fn runtimes_that_cannot_work_are_refused() {
     assert!(parse("[runtimes.x]\ntype = \"vm\"").is_err());
     assert!(parse("[runtimes.x]\nbinary = \"/usr/sbin/runc\"").is_err());
     parse("default_runtime = \"x\"\n[runtimes.x]\ntype = \"oci\"\npath = \"/r\"").unwrap().checked().unwrap();
+}
+
+#[test]
+fn an_error_tells_the_file_or_the_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, "[runtimes.x]\ntimeout_seconds = 56").unwrap();
+    let refused = |flags: Overrides| Config::load(Some(&file), flags).unwrap_err().to_string();
+    let error = refused(Overrides::default());
+    for part in [file.to_str().unwrap(), "runtimes.x.timeout_seconds", "56", "between 1 and 55"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let error = refused(Overrides { root: Some("rel".into()), ..Overrides::default() });
+    assert!(error.contains("--root") && error.contains("rel"), "{error}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tripod_sys::caps;
 
 use super::capability;
 use crate::{
-    Result, Security,
+    ByHandler, Limits, Result, Security,
     plugin::{ContainerContext, Isolator, IsolatorStatus},
 };
 
@@ -38,13 +38,16 @@ impl Held {
 #[derive(Debug)]
 pub struct Capabilities {
     held: Held,
+    /// The sets that requests add to and drop from.
+    defaults: ByHandler<u64>,
     warned: Once,
 }
 
 impl Capabilities {
-    /// Looks at what the daemon holds.
-    pub fn new() -> Self {
-        Self { held: Held::read(), warned: Once::new() }
+    /// Looks at what the daemon holds. The operator's sets take the place of the field's.
+    pub fn new(limits: &ByHandler<Limits>) -> Self {
+        let defaults = limits.map(|limits| bits(limits.capabilities.as_deref().unwrap_or(&DEFAULT)));
+        Self { held: Held::read(), defaults, warned: Once::new() }
     }
 
     /// Those of `wanted` that can be given.
@@ -62,7 +65,7 @@ impl Capabilities {
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self::new()
+        Self::new(&ByHandler::default())
     }
 }
 
@@ -74,8 +77,9 @@ impl Isolator for Capabilities {
 
     async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
         let security = &container.config.security;
-        let ambient = self.clamp(bits(&security.ambient_capabilities) & wanted(security));
-        let all = self.clamp(wanted(security));
+        let wanted = wanted(security, *self.defaults.of(&container.pod.config.runtime_handler));
+        let ambient = self.clamp(bits(&security.ambient_capabilities) & wanted);
+        let all = self.clamp(wanted);
         // For a user other than root the kernel empties permitted and effective at execve, but for the ambient ones.
         // They are given all the same, as other runtimes do: reaching the program (a folder closed to the user, say)
         // happens before. Inheritable is what ambient needs and no more (CVE-2022-24769).
@@ -101,14 +105,14 @@ impl Isolator for Capabilities {
 }
 
 /// The request as a mask. `drop` wins over `add`, single names over `ALL`.
-fn wanted(security: &Security) -> u64 {
+fn wanted(security: &Security, default: u64) -> u64 {
     if security.privileged {
         return wanted_by_privileged();
     }
     let base = match (security.add_all_capabilities, security.drop_all_capabilities) {
         (_, true) => 0,
         (true, false) => wanted_by_privileged(),
-        (false, false) => bits(&DEFAULT),
+        (false, false) => default,
     };
     let added = bits(&security.add_capabilities) | bits(&security.ambient_capabilities);
     (base | added) & !bits(&security.drop_capabilities)

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use tripod_shim_protocol::{CgroupPlan, LaunchPlan, Resources};
 
 use crate::{
-    ContainerConfig, ContainerId, Error, Kind, PodId, Result,
+    ByHandler, ContainerConfig, ContainerId, Error, Kind, Limits, PodId, Result,
     plugin::{ContainerContext, Isolator, IsolatorStatus, Known, Limitation, PodContext, PodSetup},
     usage::Usage,
 };
@@ -72,6 +72,8 @@ pub struct Cgroups {
     base: String,
     driver: CgroupDriver,
     oom_group: bool,
+    /// Processes of a container whose request says nothing of them.
+    pids: ByHandler<Option<u64>>,
 }
 
 impl Default for CgroupConfig {
@@ -99,7 +101,17 @@ impl Cgroups {
             systemd::slice(&format!("{base}.slice"))?;
             systemd::reach()?;
         }
-        Ok(Self { host, base, driver, oom_group })
+        Ok(Self { host, base, driver, oom_group, pids: ByHandler::default() })
+    }
+
+    /// With the operator's limits.
+    pub fn with_limits(self, limits: &ByHandler<Limits>) -> Result<Self> {
+        let pids = limits.map(|limits| limits.pids);
+        if pids.iter().any(Option::is_some) && self.host.tree(Controller::Pids).is_none() {
+            let missing = CgroupError::Missing { controller: Controller::Pids, what: "limits.pids in the settings" };
+            return Err(missing.outward());
+        }
+        Ok(Self { pids, ..self })
     }
 
     /// Everything is in the unified (v2) tree.
@@ -200,6 +212,19 @@ impl Cgroups {
         let (dir, version) = self.host.dir(&plan.dirs, Controller::Memory)?;
         usage::oom_kills(dir, version)
     }
+
+    /// What programs make of it is theirs, but who reads the status should know.
+    fn failed_forks(&self, plan: &LaunchPlan) -> Option<Limitation> {
+        let (dir, _) = self.host.dir(&plan.cgroups.dirs, Controller::Pids)?;
+        let times = usage::failed_forks(dir).filter(|times| *times > 0)?;
+        let message = match plan.resources.pids_limit {
+            Some(limit) if limit > 0 => {
+                format!("new processes or threads were refused {times} times; the limit is {limit}")
+            }
+            _ => format!("new processes or threads were refused {times} times because the pod had too many"),
+        };
+        Some(Limitation { reason: None, message })
+    }
 }
 
 #[async_trait]
@@ -248,6 +273,11 @@ impl Isolator for Cgroups {
         if resources.memory_limit.is_some_and(|limit| limit > 0) && resources.memory_swap.is_none() {
             resources.memory_swap = resources.memory_limit;
         }
+        // CRI has no field for it, but who runs on v2 can write the file.
+        if resources.pids_limit.is_none() && !resources.unified.contains_key(settings::PIDS) {
+            let limit = *self.pids.of(&container.pod.config.runtime_handler);
+            resources.pids_limit = limit.and_then(|limit| limit.try_into().ok());
+        }
         check::check(&self.host, &resources).map_err(CgroupError::outward)?;
         let place = self.place(container.pod).map_err(CgroupError::outward)?;
         plan.cgroups = self.plan(&place, container.id, &resources);
@@ -277,12 +307,14 @@ impl Isolator for Cgroups {
     }
 
     async fn limitation(&self, plan: &LaunchPlan) -> Option<Limitation> {
-        self.oom_kills(&plan.cgroups).filter(|kills| *kills > 0)?;
+        if self.oom_kills(&plan.cgroups).unwrap_or(0) == 0 {
+            return self.failed_forks(plan);
+        }
         let message = match plan.resources.memory_limit {
             Some(limit) if limit > 0 => format!("a process was killed for lack of memory; the limit is {limit} bytes"),
             _ => "a process was killed because the pod or the host ran out of memory".to_owned(),
         };
-        Some(Limitation { reason: "OOMKilled".to_owned(), message })
+        Some(Limitation { reason: Some("OOMKilled".to_owned()), message })
     }
 
     async fn kill_rest(&self, plan: &LaunchPlan) -> Result<()> {

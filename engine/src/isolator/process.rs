@@ -12,7 +12,7 @@ use tripod_shim_protocol::{LaunchPlan, LogTarget, Resource, Rlimit};
 
 use super::{capabilities::Held, invalid, namespaces, signal};
 use crate::{
-    ContainerConfig, Result,
+    ByHandler, ContainerConfig, Limits, Result,
     plugin::{ContainerContext, Isolator, IsolatorStatus},
 };
 
@@ -28,24 +28,29 @@ pub struct Process {
     unlimited: bool,
     /// The daemon's own OOM score.
     score: i32,
-    /// Open files of a container that asks for no limit of its own: what the daemon was started with, however many it
-    /// allows itself since.
-    open_files: Rlimit,
+    /// Limits of a container that asks for none of its own.
+    rlimits: ByHandler<Vec<Rlimit>>,
     warned: Once,
 }
 
 impl Process {
     /// Looks at what the daemon itself may do, and what it was given: to be called before it raises limits of its own.
-    pub fn new() -> Self {
-        let files = getrlimit(Limit::Nofile);
-        let bound = |value: Option<u64>| value.unwrap_or(u64::MAX);
+    pub fn new(limits: &ByHandler<Limits>) -> Self {
         let score = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
-        Self {
+        let mut process = Self {
             unlimited: Held::read().has(SYS_RESOURCE),
             score: score.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
-            open_files: Rlimit { resource: Resource::Nofile, soft: bound(files.current), hard: bound(files.maximum) },
+            rlimits: ByHandler::default(),
             warned: Once::new(),
-        }
+        };
+        // Open files are limited as the daemon was when it started, however many it allows itself later.
+        let files = own(Resource::Nofile);
+        process.rlimits = limits.map(|limits| {
+            let mut rlimits: Vec<_> = limits.rlimits.iter().map(|wanted| process.clamp(wanted)).collect();
+            add(&mut rlimits, &files);
+            rlimits
+        });
+        process
     }
 
     /// Without CAP_SYS_RESOURCE the kernel refuses a score below one's own; the nearest one is better than no
@@ -66,12 +71,17 @@ impl Process {
             let (resource, soft, hard) = (wanted.resource, wanted.soft, wanted.hard);
             return Err(invalid(format!("the soft limit {soft} of {resource:?} is above its hard limit {hard}")));
         }
-        let own = getrlimit(limit(wanted.resource)).maximum.unwrap_or(u64::MAX);
+        Ok(self.clamp(wanted))
+    }
+
+    /// The nearest limit that the kernel lets the daemon set.
+    fn clamp(&self, wanted: &Rlimit) -> Rlimit {
+        let own = own(wanted.resource).hard;
         if self.unlimited || wanted.hard <= own {
-            return Ok(wanted.clone());
+            return wanted.clone();
         }
         self.warn();
-        Ok(Rlimit { resource: wanted.resource, soft: wanted.soft.min(own), hard: own })
+        Rlimit { resource: wanted.resource, soft: wanted.soft.min(own), hard: own }
     }
 
     fn warn(&self) {
@@ -87,7 +97,7 @@ impl Process {
 
 impl Default for Process {
     fn default() -> Self {
-        Self::new()
+        Self::new(&ByHandler::default())
     }
 }
 
@@ -107,9 +117,8 @@ impl Isolator for Process {
         process.no_new_privs = config.security.no_new_privs;
         process.oom_score_adj = config.oom_score_adj.map(|wanted| self.oom_score(wanted)).transpose()?;
         process.rlimits = config.rlimits.iter().map(|wanted| self.rlimit(wanted)).collect::<Result<_>>()?;
-        if !process.rlimits.iter().any(|limit| limit.resource == Resource::Nofile) {
-            process.rlimits.push(self.open_files.clone());
-        }
+        let defaults = self.rlimits.of(&container.pod.config.runtime_handler);
+        defaults.iter().for_each(|default| add(&mut process.rlimits, default));
         plan.rootfs.read_only = config.security.read_only_rootfs;
         plan.stdin = config.stdin;
         plan.stdin_once = config.stdin && config.stdin_once;
@@ -187,6 +196,20 @@ fn log(config: &ContainerConfig) -> Result<Option<LogTarget>> {
         }
         path => Ok(path.clone().map(|path| LogTarget { path })),
     }
+}
+
+/// Adds a limit, unless there is one for the same resource.
+fn add(rlimits: &mut Vec<Rlimit>, default: &Rlimit) {
+    if !rlimits.iter().any(|limit| limit.resource == default.resource) {
+        rlimits.push(default.clone());
+    }
+}
+
+/// What the daemon itself may use.
+fn own(resource: Resource) -> Rlimit {
+    let limit = getrlimit(limit(resource));
+    let bound = |value: Option<u64>| value.unwrap_or(u64::MAX);
+    Rlimit { resource, soft: bound(limit.current), hard: bound(limit.maximum) }
 }
 
 fn limit(resource: Resource) -> Limit {

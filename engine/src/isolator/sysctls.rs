@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use super::invalid;
 use crate::{
-    PodNamespaces, Result,
+    ByHandler, Limits, PodNamespaces, Result,
     plugin::{Isolator, PodContext, PodSetup},
 };
 
@@ -16,8 +16,24 @@ const SHM_SIZE: u64 = 64 << 20;
 const MAX_VALUE: usize = 4095;
 
 /// Checks sysctls and sizes the pod's shared memory.
-#[derive(Debug, Clone, Copy)]
-pub struct Sysctls;
+#[derive(Debug, Clone, Default)]
+pub struct Sysctls {
+    /// Name and value of what the operator sets in every pod that can have it.
+    defaults: ByHandler<Vec<(Owner, String, String)>>,
+}
+
+impl Sysctls {
+    /// With what the operator sets for pods; what is not kept per namespace is left out there.
+    pub fn new(limits: &ByHandler<Limits>) -> Self {
+        let known = |(name, value): (&String, &String)| Some((owner(name)?, name.clone(), value.clone()));
+        Self { defaults: limits.map(|limits| limits.sysctls.iter().filter_map(known).collect()) }
+    }
+
+    /// Checks a sysctl that is to be set for every pod. Gives its dotted name.
+    pub fn check(name: &str, value: &str) -> Result<String> {
+        check(name, value, PodNamespaces::default())
+    }
+}
 
 #[async_trait]
 impl Isolator for Sysctls {
@@ -26,12 +42,19 @@ impl Isolator for Sysctls {
     }
 
     async fn prepare_pod(&self, pod: PodContext<'_>, setup: &mut PodSetup) -> Result<()> {
+        let namespaces = pod.config.namespaces;
+        for (owner, name, value) in self.defaults.of(&pod.config.runtime_handler) {
+            if !owner.is_hosts(namespaces) {
+                setup.plan.sysctls.insert(name.clone(), value.clone());
+            }
+        }
+        // The pod's own win.
         for (name, value) in &pod.config.sysctls {
-            let name = check(name, value, pod.config.namespaces)?;
+            let name = check(name, value, namespaces)?;
             setup.plan.sysctls.insert(name, value.clone());
         }
         // POSIX shared memory goes with the IPC namespace.
-        setup.plan.shm_size = (!pod.config.namespaces.host_ipc).then_some(SHM_SIZE);
+        setup.plan.shm_size = (!namespaces.host_ipc).then_some(SHM_SIZE);
         Ok(())
     }
 }
@@ -43,20 +66,28 @@ enum Owner {
     Ipc,
 }
 
+impl Owner {
+    /// Whether a pod shares this namespace with the host.
+    fn is_hosts(self, namespaces: PodNamespaces) -> bool {
+        match self {
+            Self::Network => namespaces.host_network,
+            Self::Ipc => namespaces.host_ipc,
+        }
+    }
+}
+
 /// The dotted name, if the sysctl may be set in such a pod.
 fn check(name: &str, value: &str, namespaces: PodNamespaces) -> Result<String> {
     let dotted = dotted(name).ok_or_else(|| invalid(format!("{name:?} is not the name of a sysctl")))?;
     let owner = owner(&dotted).ok_or_else(|| {
         invalid(format!("the sysctl {name} is not kept per namespace, so it can only be set on the node itself"))
     })?;
-    match owner {
-        Owner::Network if namespaces.host_network => {
-            return Err(invalid(format!("the sysctl {name} cannot be set for a pod on the host's network")));
-        }
-        Owner::Ipc if namespaces.host_ipc => {
-            return Err(invalid(format!("the sysctl {name} cannot be set for a pod in the host's IPC namespace")));
-        }
-        _ => {}
+    if owner.is_hosts(namespaces) {
+        let place = match owner {
+            Owner::Network => "on the host's network",
+            Owner::Ipc => "in the host's IPC namespace",
+        };
+        return Err(invalid(format!("the sysctl {name} cannot be set for a pod {place}")));
     }
     if value.is_empty() || value.len() > MAX_VALUE || value.contains(['\0', '\n']) {
         return Err(invalid(format!("the value {value:?} of the sysctl {name} is empty, too long or not one line")));

@@ -40,8 +40,12 @@ fn reasons_are_those_that_kubelet_knows() {
     let record = |code| ExitRecord { code, started_at: 1, finished_at: 2, log_bytes_lost: 0 };
     assert_eq!(Exit::seen(&record(0), None).reason, "Completed");
     assert_eq!(Exit::seen(&record(3), None).reason, "Error");
-    let oom = Limitation { reason: "OOMKilled".into(), message: "limit".into() };
+    let oom = Limitation { reason: Some("OOMKilled".into()), message: "limit".into() };
     assert_eq!(Exit::seen(&record(137), Some(oom)).reason, "OOMKilled");
+    let forks = Limitation { reason: None, message: "forks failed".into() };
+    let seen = |code| Exit::seen(&record(code), Some(forks.clone()));
+    assert_eq!((seen(2).reason.as_str(), seen(2).message.as_str()), ("Error", "forks failed"));
+    assert_eq!((seen(0).reason.as_str(), seen(0).message.as_str()), ("Completed", ""));
     assert_eq!(Exit::start_error(5, "no such file".into()).code, 128);
 }
 

@@ -18,6 +18,7 @@ mod images;
 mod isolation;
 mod joins;
 mod kubelet_path;
+mod limits;
 mod logs;
 mod main_job;
 mod oci;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         oci::TESTS,
         selinux::TESTS,
         resources::TESTS,
+        limits::TESTS,
         volumes::TESTS,
         filesystem::TESTS,
         escapes::TESTS,

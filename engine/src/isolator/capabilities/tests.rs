@@ -6,7 +6,7 @@ const SYS_ADMIN: Capability = 21;
 const SYS_RESOURCE: Capability = 24;
 
 fn all_held() -> Capabilities {
-    Capabilities { held: Held(u64::MAX), warned: Once::new() }
+    Capabilities { held: Held(u64::MAX), ..Capabilities::default() }
 }
 
 #[tokio::test]
@@ -17,8 +17,26 @@ async fn the_default_is_the_fields() {
     assert!(sets.inheritable.is_empty() && sets.ambient.is_empty());
 }
 
+#[tokio::test]
+async fn the_operators_set_is_what_requests_change() {
+    let limits = |list: &[Capability]| Limits { capabilities: Some(list.to_vec()), ..Limits::default() };
+    let limits = ByHandler::new(limits(&[0, 7]), [("bare".to_owned(), limits(&[]))].into());
+    let isolator = Capabilities { held: Held(u64::MAX), ..Capabilities::new(&limits) };
+    let mut fixture = Fixture::new();
+    fixture.config.security.add_capabilities = vec![NET_ADMIN];
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.capabilities.bounding, [0, 7, NET_ADMIN]);
+    fixture.config.security.drop_capabilities = vec![0];
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.capabilities.bounding, [7, NET_ADMIN]);
+    fixture.pod.runtime_handler = "bare".to_owned();
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.capabilities.effective, [NET_ADMIN]);
+    fixture.config.security.privileged = true;
+    let privileged = fixture.prepare(&isolator).await.unwrap().process.capabilities.bounding;
+    assert!(privileged.contains(&SYS_ADMIN) && privileged.contains(&0));
+}
+
 #[test]
 fn add_and_drop() {
+    let wanted = |security: &Security| wanted(security, bits(&DEFAULT));
     let mut security =
         Security { add_capabilities: vec![NET_ADMIN], drop_capabilities: vec![0], ..Security::default() };
     assert_eq!(wanted(&security), (bits(&DEFAULT) | 1 << NET_ADMIN) & !1);
@@ -50,7 +68,7 @@ async fn ambient_ones_are_in_every_set() {
 
 #[tokio::test]
 async fn nobody_gets_more_than_the_daemon_has() {
-    let weak = Capabilities { held: Held(!(1 << SYS_RESOURCE)), warned: Once::new() };
+    let weak = Capabilities { held: Held(!(1 << SYS_RESOURCE)), ..Capabilities::default() };
     let mut fixture = Fixture::new();
     fixture.config.security.privileged = true;
     let sets = fixture.prepare(&weak).await.unwrap().process.capabilities;

@@ -9,6 +9,9 @@ use super::host::{Controller, Host, Version};
 /// v2: the cgroup runs when no other one wants to.
 pub const IDLE: &str = "cpu.idle";
 
+/// How many processes and threads there may be.
+pub const PIDS: &str = "pids.max";
+
 /// One value for one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -51,7 +54,7 @@ pub fn limits(host: &Host, resources: &Resources) -> Vec<Setting> {
         None => {}
     }
     if version(Controller::Pids).is_some() {
-        settings.extend(resources.pids_limit.map(|limit| Setting::new(Controller::Pids, "pids.max", or_max(limit))));
+        settings.extend(resources.pids_limit.map(|limit| Setting::new(Controller::Pids, PIDS, or_max(limit))));
     }
     for (size, bytes) in &resources.hugepages {
         let file = match version(Controller::Hugetlb) {

@@ -233,6 +233,28 @@ async fn forks_do_not_outrun_the_kill() {
 }
 
 #[tokio::test]
+async fn the_operators_limit_of_processes_holds_and_refusals_are_told() {
+    let limits = |pids| Limits { pids, ..Limits::default() };
+    let limits = ByHandler::new(limits(Some(1)), [("free".to_owned(), limits(None))].into());
+    let mut own = Own::new();
+    own.0.pids = limits.map(|limits| limits.pids);
+    let plan = own.create(Resources::default()).await;
+    assert_eq!(own.read(&plan, Controller::Pids, "pids.max"), "1");
+    let status = spawn(&plan, "(sleep 1); true").wait().unwrap();
+    assert!(!status.success());
+    let limitation = own.0.limitation(&plan).await.unwrap();
+    assert!(limitation.reason.is_none() && limitation.message.contains("the limit is 1"), "{limitation:?}");
+    own.0.remove(&plan.cgroups).await.unwrap();
+    let mut fixture = Fixture::new();
+    fixture.config.resources.pids_limit = Some(7);
+    assert_eq!(fixture.prepare(&own.0).await.unwrap().resources.pids_limit, Some(7), "the request's own wins");
+    fixture.config.resources.pids_limit = None;
+    fixture.pod.runtime_handler = "free".to_owned();
+    assert_eq!(fixture.prepare(&own.0).await.unwrap().resources.pids_limit, None);
+    own.finish(&plan).await;
+}
+
+#[tokio::test]
 async fn an_out_of_memory_kill_is_seen() {
     let own = Own::new();
     let plan = own.create(Resources { memory_limit: Some(8 << 20), ..Resources::default() }).await;
@@ -240,7 +262,7 @@ async fn an_out_of_memory_kill_is_seen() {
     let mut child = spawn(&plan, "exec dd if=/dev/zero of=/dev/null bs=64M count=1");
     child.wait().unwrap();
     let limitation = own.0.limitation(&plan).await.unwrap();
-    assert_eq!(limitation.reason, "OOMKilled");
+    assert_eq!(limitation.reason.as_deref(), Some("OOMKilled"));
     assert!(limitation.message.contains("8388608"), "{}", limitation.message);
     own.finish(&plan).await;
 }
@@ -257,7 +279,7 @@ async fn an_out_of_memory_kill_in_a_cgroup_of_the_containers_own_is_seen() {
     spawn(&nested, "dd if=/dev/zero of=/dev/null bs=64M count=1").wait().unwrap();
     // v2 kills, and counts, all of a container.
     assert!(own.0.oom_kills(&plan.cgroups).unwrap() >= 1);
-    assert_eq!(own.0.limitation(&plan).await.unwrap().reason, "OOMKilled");
+    assert_eq!(own.0.limitation(&plan).await.unwrap().reason.as_deref(), Some("OOMKilled"));
     own.finish(&plan).await;
 }
 

@@ -135,6 +135,11 @@ pub fn oom_kills(dir: &Path, version: Version) -> Option<u64> {
     }
 }
 
+/// How often a process or thread of a container was refused for a limit, its own or another's.
+pub fn failed_forks(dir: &Path) -> Option<u64> {
+    keyed(&text(dir, "pids.events"), "max")
+}
+
 fn less(whole: Option<u64>, part: Option<u64>) -> Option<u64> {
     Some(whole?.saturating_sub(part?))
 }

@@ -48,17 +48,17 @@ async fn the_last_setting_of_a_variable_wins() {
     fixture.config.terminal = true;
     fixture.config.image.config.env = words("PATH=/image A=image B=image half =bad");
     fixture.config.env = vec![("A".to_owned(), "request".to_owned()), ("C".to_owned(), String::new())];
-    let env = fixture.prepare(&Process::new()).await.unwrap().process.env;
+    let env = fixture.prepare(&Process::default()).await.unwrap().process.env;
     assert_eq!(env, words("PATH=/image TERM=xterm HOSTNAME=web-0 A=request B=image C="));
     for bad in ["", "a=b", "a\0"] {
         fixture.config.env = vec![(bad.to_owned(), String::new())];
-        assert!(fixture.prepare(&Process::new()).await.is_err());
+        assert!(fixture.prepare(&Process::default()).await.is_err());
     }
 }
 
 #[tokio::test]
 async fn defaults() {
-    let plan = fixture().prepare(&Process::new()).await.unwrap();
+    let plan = fixture().prepare(&Process::default()).await.unwrap();
     assert_eq!(plan.process.cwd, Path::new("/"));
     assert_eq!(plan.stop_signal, 15);
     assert!(plan.process.env[0].starts_with("PATH=/usr/local/sbin:"));
@@ -78,7 +78,7 @@ async fn what_is_asked_for_is_carried_over() {
     fixture.config.image.config.working_dir = "/srv".to_owned();
     fixture.config.image.config.stop_signal = "SIGRTMIN+3".to_owned();
     fixture.config.oom_score_adj = Some(1000);
-    let plan = fixture.prepare(&Process::new()).await.unwrap();
+    let plan = fixture.prepare(&Process::default()).await.unwrap();
     assert!(plan.stdin && plan.stdin_once && plan.rootfs.read_only && plan.process.no_new_privs);
     assert_eq!(plan.log.unwrap().path, Path::new("/var/log/pods/p/c.log"));
     assert_eq!((plan.process.cwd.as_path(), plan.stop_signal), (Path::new("/srv"), 37));
@@ -86,18 +86,36 @@ async fn what_is_asked_for_is_carried_over() {
 
     fixture.config.working_dir = "/app".to_owned();
     fixture.config.stop_signal = Some(2);
-    let plan = fixture.prepare(&Process::new()).await.unwrap();
+    let plan = fixture.prepare(&Process::default()).await.unwrap();
     assert_eq!((plan.process.cwd.as_path(), plan.stop_signal), (Path::new("/app"), 2));
 }
 
 #[tokio::test]
 async fn open_files_are_limited_as_the_daemon_was_unless_asked_otherwise() {
     let files = |soft, hard| Rlimit { resource: Resource::Nofile, soft, hard };
-    let isolator = Process { open_files: files(100, 200), ..Process::new() };
+    let daemons = own(Resource::Nofile);
+    let isolator = Process::default();
     let mut fixture = fixture();
-    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.rlimits, [files(100, 200)]);
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.rlimits, [daemons]);
     fixture.config.rlimits = vec![files(10, 20)];
     assert_eq!(fixture.prepare(&isolator).await.unwrap().process.rlimits, [files(10, 20)]);
+}
+
+#[tokio::test]
+async fn the_operators_limits_hold_where_none_are_asked_for() {
+    let limit = |resource, soft, hard| Rlimit { resource, soft, hard };
+    let (files, core) = (limit(Resource::Nofile, 100, 200), limit(Resource::Core, 0, 0));
+    let limits = |rlimits: Vec<Rlimit>| Limits { rlimits, ..Limits::default() };
+    let own = [("small".to_owned(), limits(vec![limit(Resource::Nofile, 5, 6)]))];
+    let isolator = Process::new(&ByHandler::new(limits(vec![files.clone(), core.clone()]), own.into()));
+    let mut fixture = fixture();
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.rlimits, [files.clone(), core.clone()]);
+    fixture.config.rlimits = vec![limit(Resource::Nofile, 10, 20)];
+    let wanted = [limit(Resource::Nofile, 10, 20), core];
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.rlimits, wanted);
+    fixture.config.rlimits.clear();
+    fixture.pod.runtime_handler = "small".to_owned();
+    assert_eq!(fixture.prepare(&isolator).await.unwrap().process.rlimits, [limit(Resource::Nofile, 5, 6)]);
 }
 
 #[tokio::test]
@@ -113,16 +131,16 @@ async fn nonsense_is_refused() {
     for change in changes {
         let mut fixture = fixture();
         change(&mut fixture.config);
-        assert_eq!(fixture.prepare(&Process::new()).await.unwrap_err().kind(), Kind::InvalidArgument);
+        assert_eq!(fixture.prepare(&Process::default()).await.unwrap_err().kind(), Kind::InvalidArgument);
     }
 }
 
 #[test]
 fn without_the_capability_the_own_limits_are_the_nearest() {
-    let weak = Process { unlimited: false, score: -500, ..Process::new() };
+    let weak = Process { unlimited: false, score: -500, ..Process::default() };
     assert_eq!(weak.oom_score(-998).unwrap(), -500);
     assert_eq!(weak.oom_score(-499).unwrap(), -499);
-    let strong = Process { unlimited: true, score: 0, ..Process::new() };
+    let strong = Process { unlimited: true, score: 0, ..Process::default() };
     assert_eq!(strong.oom_score(-998).unwrap(), -998);
 
     let own = getrlimit(Limit::Core).maximum.unwrap_or(u64::MAX);

@@ -57,11 +57,31 @@ fn values_are_one_line() {
 async fn the_plan_has_them_and_the_size_of_shm() {
     let mut fixture = Fixture::new();
     fixture.pod.sysctls.insert("net/core/somaxconn".to_owned(), "10".to_owned());
-    let plan = fixture.prepare_pod(&Sysctls).await.unwrap().plan;
+    let plan = fixture.prepare_pod(&Sysctls::default()).await.unwrap().plan;
     assert_eq!(plan.sysctls["net.core.somaxconn"], "10");
     assert_eq!(plan.shm_size, Some(64 << 20));
     fixture.pod.namespaces.host_ipc = true;
-    assert_eq!(fixture.prepare_pod(&Sysctls).await.unwrap().plan.shm_size, None);
+    assert_eq!(fixture.prepare_pod(&Sysctls::default()).await.unwrap().plan.shm_size, None);
+}
+
+#[tokio::test]
+async fn the_operators_are_set_where_the_pod_can_have_them() {
+    let sysctls = [("net.core.somaxconn", "10"), ("kernel.shm_rmid_forced", "1")];
+    let sysctls = sysctls.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let isolator = Sysctls::new(&ByHandler::new(Limits { sysctls, ..Limits::default() }, [].into()));
+    let mut fixture = Fixture::new();
+    let set = async |fixture: &Fixture| {
+        let sysctls = fixture.prepare_pod(&isolator).await.unwrap().plan.sysctls;
+        sysctls.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(set(&fixture).await, "kernel.shm_rmid_forced=1 net.core.somaxconn=10");
+    fixture.pod.sysctls.insert("net/core/somaxconn".to_owned(), "20".to_owned());
+    assert_eq!(set(&fixture).await, "kernel.shm_rmid_forced=1 net.core.somaxconn=20");
+    fixture.pod.sysctls.clear();
+    fixture.pod.namespaces.host_network = true;
+    assert_eq!(set(&fixture).await, "kernel.shm_rmid_forced=1");
+    fixture.pod.namespaces.host_ipc = true;
+    assert_eq!(set(&fixture).await, "");
 }
 
 /// Where the shim writes: dots part components, a slash stands for a dot.
