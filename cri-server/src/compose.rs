@@ -35,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) images: Images,
     /// RuntimeClass handlers, the default one with the empty name, and what their pods can have.
     pub(crate) handlers: BTreeMap<String, Features>,
+    /// Why no pod of this node can have a user namespace, if so.
+    pub(crate) no_user_namespaces: Option<String>,
     /// Who makes cgroups.
     pub(crate) driver: isolator::CgroupDriver,
 }
@@ -62,22 +64,21 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     }
 
     let overlay = service.overlay();
-    let user_namespaces = match overlay.check_user_namespaces().await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::info!(%error, "pods cannot have user namespaces on this node");
-            false
-        }
-    };
+    let no_user_namespaces = overlay.check_user_namespaces().await.err().map(|error| error.to_string());
+    if let Some(why) = &no_user_namespaces {
+        tracing::info!(why, "pods cannot have user namespaces on this node");
+    }
     let features = |(name, launcher): (&String, &Arc<dyn Launcher>)| {
         let features = launcher.features();
-        (name.clone(), Features { user_namespaces: features.user_namespaces && user_namespaces, ..features })
+        let user_namespaces = features.user_namespaces && no_user_namespaces.is_none();
+        (name.clone(), Features { user_namespaces, ..features })
     };
     let handlers = launchers.iter().map(features).collect();
     let plugins = Plugins { isolators, provisioner: Arc::new(overlay), launchers };
     let options = EngineOptions { root: config.root.clone(), state: config.state.clone(), shim };
     let engine = Engine::open(options, plugins).await?;
-    Ok(Parts { engine, images: Images::new(service).await?, handlers, driver: config.cgroup.driver })
+    let images = Images::new(service).await?;
+    Ok(Parts { engine, images, handlers, no_user_namespaces, driver: config.cgroup.driver })
 }
 
 /// One for each handler; the default one has the empty name.

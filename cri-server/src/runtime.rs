@@ -46,6 +46,8 @@ pub(crate) struct Runtime {
     streaming: Arc<tripod_streaming::Server>,
     /// RuntimeClass handlers, the default one with the empty name.
     handlers: BTreeMap<String, Features>,
+    /// Why no pod can have a user namespace, if so.
+    no_user_namespaces: Option<String>,
     /// Who makes cgroups; the kubelet does likewise.
     driver: CgroupDriver,
     /// The effective configuration, for the verbose status.
@@ -63,9 +65,9 @@ impl Runtime {
         config: serde_json::Value,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        let Parts { engine, images, handlers, driver } = parts;
+        let Parts { engine, images, handlers, no_user_namespaces, driver } = parts;
         let rates = rates::Rates::default();
-        Self { engine, images, streaming, handlers, driver, config, rates, stopped }
+        Self { engine, images, streaming, handlers, no_user_namespaces, driver, config, rates, stopped }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Below `containers/ID` are `upper`, `work` and `lease.json`, which names the layers that the container needs. The
 //! mount is detached: it is visible nowhere on the host, and gone with its last descriptor.
 
+mod ids;
 mod implied;
 mod mount;
 pub(crate) mod usage;
@@ -91,7 +92,7 @@ impl Lower {
 
     /// The layers with the owners that a user namespace gives them.
     fn mapped(&self, ids: &MappedIds) -> io::Result<Mapped> {
-        Ok(Mapped { layers: mount::mapped(&self.folders, &ids.namespace)?, ids: ids.mapping })
+        Ok(Mapped { layers: ids::mapped(&self.folders, &ids.namespace)?, ids: ids.mapping })
     }
 
     /// Whether the layers alone give a wrong picture.
@@ -111,7 +112,7 @@ impl Overlay {
     /// below that can map IDs.
     pub async fn check_user_namespaces(&self) -> io::Result<()> {
         let folders = [self.inner.fetcher.layout.empty(), self.inner.fetcher.layout.staging()];
-        blocking(move || mount::maps_ids(&folders)).await.map_err(io::Error::other)?
+        blocking(move || ids::check(&folders)).await.map_err(io::Error::other)?
     }
 
     /// Waits for its turn with a container.
@@ -243,7 +244,7 @@ impl Provisioner for Overlay {
             make_folder(&work)?;
             let (label, writable) = (label.as_deref(), Some((upper.as_path(), work.as_path())));
             match mapped {
-                Some(mapped) if !mapped.layers.is_empty() => mount::overlay_of(&mapped.layers, writable, label),
+                Some(mapped) if !mapped.layers.is_empty() => ids::overlay(&mapped.layers, writable, label),
                 _ => mount::overlay(&lower.folders, &layout.empty(), writable, &folder, label),
             }
         });
@@ -286,7 +287,7 @@ impl Provisioner for Overlay {
                     while layers.len() < 2 {
                         layers.push(mount::folder(&empty)?);
                     }
-                    mount::overlay_of(&layers, None, label.as_deref())?
+                    ids::overlay(&layers, None, label.as_deref())?
                 }
             };
             if sub.as_os_str().is_empty() { Ok(whole) } else { mount::below(&whole, &sub, &folder) }

@@ -17,17 +17,20 @@ use super::{
 /// The longest host name that the kernel takes, in bytes.
 const MAX_HOSTNAME: usize = 64;
 
-/// Checks a request for a sandbox and puts it into the engine's words.
+/// Checks a request for a sandbox and puts it into the engine's words. `no_user_namespaces` says why no pod of this node
+/// can have one, if so.
 pub(crate) fn pod_config(
     asked: &PodSandboxConfig,
     handler: &str,
     handlers: &BTreeMap<String, Features>,
+    no_user_namespaces: Option<&str>,
 ) -> Refused<PodConfig> {
     let metadata = asked.metadata.as_ref().ok_or_else(|| Refusal::new("config.metadata", "is missing").of("pod"))?;
     known(handler, handlers)
         .and_then(|()| {
             let features = handlers.get(handler).copied().unwrap_or_default();
-            convert(asked, metadata, handler, features.user_namespaces)
+            let of_handler = (!features.user_namespaces).then_some("those of this runtime handler never have one");
+            convert(asked, metadata, handler, no_user_namespaces.or(of_handler))
         })
         .map_err(|refusal| refusal.of(format_args!("pod {}/{}", metadata.namespace, metadata.name)))
 }
@@ -42,12 +45,12 @@ fn known(handler: &str, handlers: &BTreeMap<String, Features>) -> Refused<()> {
     Err(Refusal::new("runtime_handler", format!("{handler:?} is not configured; there is {there}")))
 }
 
-/// `user_namespaces` says whether pods of the handler can have one.
+/// `no_user_namespaces` says why pods of the handler cannot have one, if so.
 fn convert(
     asked: &PodSandboxConfig,
     metadata: &v1::PodSandboxMetadata,
     handler: &str,
-    user_namespaces: bool,
+    no_user_namespaces: Option<&str>,
 ) -> Refused<PodConfig> {
     if asked.windows.is_some() {
         return Err(Refusal::new("config.windows", "this is a Linux runtime"));
@@ -57,7 +60,7 @@ fn convert(
     let nothing = LinuxSandboxSecurityContext::default();
     let context = linux.security_context.as_ref().unwrap_or(&nothing);
     check_security(context)?;
-    let namespaces = namespaces(context.namespace_options.as_ref(), user_namespaces)?;
+    let namespaces = namespaces(context.namespace_options.as_ref(), no_user_namespaces)?;
     Ok(PodConfig {
         name: required("config.metadata.name", &metadata.name)?,
         uid: required("config.metadata.uid", &metadata.uid)?,
@@ -96,10 +99,10 @@ fn check_security(context: &LinuxSandboxSecurityContext) -> Refused<()> {
 }
 
 /// A client that says nothing gets what a pod of Kubernetes gets: a PID namespace for each container.
-fn namespaces(options: Option<&NamespaceOption>, user_namespaces: bool) -> Refused<PodNamespaces> {
+fn namespaces(options: Option<&NamespaceOption>, no_user_namespaces: Option<&str>) -> Refused<PodNamespaces> {
     let Some(options) = options else { return Ok(PodNamespaces::default()) };
     let at = |name: &str| format!("config.linux.security_context.namespace_options{name}");
-    let user = userns::of_pod(&at(""), options, user_namespaces)?;
+    let user = userns::of_pod(&at(""), options, no_user_namespaces)?;
     let host = |name: &str, mode: i32| {
         let field = at(name);
         match security::mode(&field, mode)? {

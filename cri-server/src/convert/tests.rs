@@ -27,7 +27,7 @@ fn pod() -> PodSandboxConfig {
 fn pod_with(change: impl FnOnce(&mut PodSandboxConfig)) -> Result<PodConfig, String> {
     let mut config = pod();
     change(&mut config);
-    pod_config(&config, "", &BTreeMap::new()).map_err(|refusal| refusal.to_string())
+    pod_config(&config, "", &BTreeMap::new(), None).map_err(|refusal| refusal.to_string())
 }
 
 fn sandbox_with(change: impl FnOnce(&mut LinuxSandboxSecurityContext)) -> Result<PodConfig, String> {
@@ -104,11 +104,11 @@ fn a_pod_needs_its_names() {
 #[test]
 fn handlers_must_be_configured() {
     refused(
-        pod_config(&pod(), "kata", &BTreeMap::new()).map_err(|refusal| refusal.to_string()),
+        pod_config(&pod(), "kata", &BTreeMap::new(), None).map_err(|refusal| refusal.to_string()),
         &["runtime_handler", "kata"],
     );
     assert_eq!(
-        pod_config(&pod(), "kata", &[("kata".into(), Features::default())].into()).unwrap().runtime_handler,
+        pod_config(&pod(), "kata", &[("kata".into(), Features::default())].into(), None).unwrap().runtime_handler,
         "kata"
     );
 }

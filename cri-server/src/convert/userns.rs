@@ -5,18 +5,17 @@ use tripod_engine::{IdRange, PodConfig, PodNamespaces, UserMapping};
 
 use super::{Refusal, Refused, security};
 
-/// The user namespace of a pod; `None` is the host's, as for a client that says nothing. `supported` says whether this
-/// node can give pods one.
-pub(super) fn of_pod(field: &str, options: &NamespaceOption, supported: bool) -> Refused<Option<UserMapping>> {
+/// The user namespace of a pod; `None` is the host's, as for a client that says nothing. `impossible` says why pods cannot
+/// have one, if so.
+pub(super) fn of_pod(field: &str, options: &NamespaceOption, impossible: Option<&str>) -> Refused<Option<UserMapping>> {
     let Some(asked) = &options.userns_options else { return Ok(None) };
     let mapping = convert(field, asked)?;
     if mapping.is_none() {
         return Ok(None);
     }
     let field = |name: &str| format!("{field}.{name}");
-    if !supported {
-        let problem = "this node cannot give pods user namespaces (the daemon's log at its start tells why): set \
-                       hostUsers to true";
+    if let Some(why) = impossible {
+        let problem = format!("pods here cannot have user namespaces: {why}; set hostUsers to true");
         return Err(Refusal::new(field("userns_options"), problem));
     }
     for (name, mode) in [("pid", options.pid), ("ipc", options.ipc)] {

@@ -16,7 +16,8 @@ use crate::{convert, status_code::status};
 impl Runtime {
     pub(super) async fn run_pod(&self, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse, Status> {
         let config = request.config.ok_or_else(|| Status::invalid_argument("run a pod: config is missing"))?;
-        let config = convert::pod_config(&config, &request.runtime_handler, &self.handlers)?;
+        let config =
+            convert::pod_config(&config, &request.runtime_handler, &self.handlers, self.no_user_namespaces.as_deref())?;
         let id = self.engine.run_pod(config).await.map_err(status)?;
         Ok(RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
     }

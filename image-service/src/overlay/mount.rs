@@ -25,42 +25,22 @@ const MAX_LOWER: usize = 500;
 /// Bytes of a value that the kernel takes at once, less the NUL.
 const MAX_VALUE: usize = 255;
 
-/// Folders as mounts of their own, attached nowhere, that show owners as the user namespace `ids` maps them.
-pub(super) fn mapped(folders: &[PathBuf], ids: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let map = |folder: &PathBuf| {
-        let mount = open_tree(CWD, folder, clone)?;
-        tripod_sys::mount::map_ids(&mount, ids, false)?;
-        Ok(mount)
-    };
-    folders.iter().map(map).collect()
-}
-
 /// A folder as a layer for [`overlay_of`].
 pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Mounts layers that were opened, the highest first, as [`overlay`] does. Takes Linux 6.15.
+/// Mounts layers that were opened, the highest first, as [`overlay`] does. Takes Linux 6.13, and 6.15 if they have
+/// mapped IDs.
 pub(super) fn overlay_of(
     lower: &[OwnedFd],
     writable: Option<(&Path, &Path)>,
     label: Option<&str>,
 ) -> io::Result<OwnedFd> {
-    match detached(&lower.iter().map(Layer::Open).collect::<Vec<_>>(), writable, label) {
-        Err(Refusal::Unknown) => {
-            let text = "user namespaces need Linux 6.15, whose overlayfs takes layers with mapped IDs";
-            Err(io::Error::new(io::ErrorKind::Unsupported, text))
-        }
-        Err(Refusal::Failed(error)) => Err(error),
-        Ok(mounted) => Ok(mounted),
-    }
-}
-
-/// Whether layers beside these two folders can be given to a pod with a user namespace: all that it takes is tried.
-pub(super) fn maps_ids(folders: &[PathBuf; 2]) -> io::Result<()> {
-    let ids = tripod_sys::userns::new("0 65536 65536", "0 65536 65536")?;
-    overlay_of(&mapped(folders, &ids)?, None, None).map(drop)
+    detached(&lower.iter().map(Layer::Open).collect::<Vec<_>>(), writable, label).map_err(|refusal| match refusal {
+        Refusal::Unknown => io::Error::new(io::ErrorKind::Unsupported, "overlayfs takes no open folders as layers"),
+        Refusal::Failed(error) => error,
+    })
 }
 
 /// A lower layer.

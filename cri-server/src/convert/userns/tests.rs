@@ -10,7 +10,7 @@ fn options(mode: i32, uids: &[IdMapping], gids: &[IdMapping]) -> NamespaceOption
 }
 
 fn pod(uids: &[IdMapping]) -> Refused<Option<UserMapping>> {
-    of_pod("options", &options(NamespaceMode::Pod.into(), uids, &[mapping(0, 7000, 10)]), true)
+    of_pod("options", &options(NamespaceMode::Pod.into(), uids, &[mapping(0, 7000, 10)]), None)
 }
 
 fn refused<T: std::fmt::Debug>(result: Refused<T>, words: &[&str]) {
@@ -24,8 +24,8 @@ const IDS: UserMapping =
 #[test]
 fn a_pod_gets_one_range_of_each_kind_or_none() {
     assert_eq!(pod(&[mapping(0, 1000, 100)]).unwrap(), Some(IDS));
-    assert_eq!(of_pod("options", &NamespaceOption::default(), true).unwrap(), None);
-    assert_eq!(of_pod("options", &options(NamespaceMode::Node.into(), &[], &[]), true).unwrap(), None);
+    assert_eq!(of_pod("options", &NamespaceOption::default(), None).unwrap(), None);
+    assert_eq!(of_pod("options", &options(NamespaceMode::Node.into(), &[], &[]), None).unwrap(), None);
     assert_eq!(to_wire(Some(IDS)).uids, [mapping(0, 1000, 100)]);
     assert_eq!((to_wire(None).mode, to_wire(None).gids.len()), (NamespaceMode::Node as i32, 0));
 }
@@ -41,23 +41,26 @@ fn ranges_that_cannot_be_are_refused() {
     refused(pod(&[mapping(0, u32::MAX, 1)]), &["beyond"]);
     assert!(pod(&[mapping(0, 1, u32::MAX - 1)]).is_ok());
     let no_groups = options(NamespaceMode::Pod.into(), &[mapping(0, 1000, 100)], &[]);
-    refused(of_pod("options", &no_groups, true), &["userns_options.gids"]);
+    refused(of_pod("options", &no_groups, None), &["userns_options.gids"]);
 }
 
 #[test]
 fn modes_that_cannot_be_are_refused() {
     for mode in [NamespaceMode::Container, NamespaceMode::Target] {
-        refused(of_pod("options", &options(mode.into(), &[], &[]), true), &["userns_options.mode", "POD or NODE"]);
+        refused(of_pod("options", &options(mode.into(), &[], &[]), None), &["userns_options.mode", "POD or NODE"]);
     }
-    refused(of_pod("options", &options(77, &[], &[]), true), &["userns_options.mode", "77"]);
+    refused(of_pod("options", &options(77, &[], &[]), None), &["userns_options.mode", "77"]);
+    let node_users = options(NamespaceMode::Node.into(), &[], &[]);
     let mapped = options(NamespaceMode::Node.into(), &[mapping(0, 1000, 100)], &[]);
-    refused(of_pod("options", &mapped, true), &["host's user namespace cannot have mappings"]);
+    refused(of_pod("options", &mapped, None), &["host's user namespace cannot have mappings"]);
     let good = options(NamespaceMode::Pod.into(), &[mapping(0, 1000, 100)], &[mapping(0, 7000, 10)]);
-    refused(of_pod("options", &good, false), &["hostUsers", "daemon's log"]);
+    let why = "need Linux 6.15 or newer, this is 6.12.57";
+    refused(of_pod("options", &good, Some(why)), &["options.userns_options", why, "hostUsers"]);
+    assert_eq!(of_pod("options", &node_users, Some(why)).unwrap(), None);
     let node = NamespaceMode::Node.into();
-    refused(of_pod("options", &NamespaceOption { pid: node, ..good.clone() }, true), &["options.pid", "hostUsers"]);
-    refused(of_pod("options", &NamespaceOption { ipc: node, ..good.clone() }, true), &["options.ipc", "hostUsers"]);
-    assert_eq!(of_pod("options", &NamespaceOption { network: node, ..good }, true).unwrap(), Some(IDS));
+    refused(of_pod("options", &NamespaceOption { pid: node, ..good.clone() }, None), &["options.pid", "hostUsers"]);
+    refused(of_pod("options", &NamespaceOption { ipc: node, ..good.clone() }, None), &["options.ipc", "hostUsers"]);
+    assert_eq!(of_pod("options", &NamespaceOption { network: node, ..good }, None).unwrap(), Some(IDS));
 }
 
 #[test]
