@@ -8,6 +8,7 @@ use std::{fs::File, io, io::Write, path::Path};
 
 use tripod_shim_protocol::{Failure, ProcessPlan};
 
+use super::place;
 use crate::fault::Blame;
 
 /// AppArmor's own file, and the one that it shares with other modules on kernels before 5.8.
@@ -31,13 +32,16 @@ pub(super) fn announce(process: &ProcessPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes to the first file that there is.
+/// Writes to the first file that there is, which has to lie in a procfs (CVE-2025-52881).
 fn tell(files: &[&str], text: &str) -> io::Result<()> {
-    let open = |path: &&str| File::options().write(true).open(Path::new(path));
-    let mut file = match files.iter().map(open).find(|file| !file.as_ref().is_err_and(missing)) {
-        Some(file) => file?,
+    let mut opened = files.iter().map(|path| (path, File::options().write(true).open(Path::new(path))));
+    let (path, mut file) = match opened.find(|(_, file)| !file.as_ref().is_err_and(missing)) {
+        Some((path, file)) => (path, file?),
         None => return Err(io::Error::other("this kernel has no such security module, or it is switched off")),
     };
+    if !place::is_procfs(&file)? {
+        return Err(io::Error::other(format!("{path} lies in no procfs")));
+    }
     // The whole in one call: the kernel takes each for a request of its own.
     let written = file.write(text.as_bytes()).map_err(|error| match missing(&error) {
         true => io::Error::other("it is not loaded on this node any more"),
@@ -54,21 +58,25 @@ fn missing(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    /// A file of procfs that a test may write to: the name of its thread.
+    const NAME: &str = "/proc/thread-self/comm";
+
     #[test]
     fn the_first_file_that_is_there_is_written() {
-        let temp = std::env::temp_dir().join(format!("tripod-labels-{}", std::process::id()));
-        std::fs::create_dir(&temp).unwrap();
-        let path = |name: &str| temp.join(name).to_str().unwrap().to_owned();
-        let (absent, present, other) = (path("absent"), path("present"), path("other"));
-        std::fs::write(&present, "").unwrap();
-        std::fs::write(&other, "").unwrap();
-        let told = tell(&[&absent, &present, &other], "exec mine");
-        let found = (std::fs::read_to_string(&present).unwrap(), std::fs::read_to_string(&other).unwrap());
-        let none = tell(&[&absent], "exec mine");
-        std::fs::remove_dir_all(&temp).unwrap();
-        told.unwrap();
-        assert_eq!(found, ("exec mine".to_owned(), String::new()));
+        tell(&["/proc/thread-self/absent", NAME, "/proc/thread-self/attr/exec"], "exec mine").unwrap();
+        assert_eq!(std::fs::read_to_string(NAME).unwrap(), "exec mine\n");
+        let none = tell(&["/proc/thread-self/absent"], "exec mine");
         assert!(none.unwrap_err().to_string().contains("no such security module"));
+    }
+
+    #[test]
+    fn a_file_that_only_looks_like_the_kernels_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("exec");
+        std::fs::write(&path, "").unwrap();
+        let refused = tell(&["/proc/thread-self/absent", path.to_str().unwrap(), NAME], "exec mine").unwrap_err();
+        assert!(refused.to_string().ends_with("exec lies in no procfs"), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
     }
 
     #[test]
