@@ -11,6 +11,14 @@ use super::{
 /// What the kernel takes for the weight of a v1 cgroup.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
+/// What the kernel takes for the period and the quota of CPU time, in microseconds. Longer quotas do not fit into its
+/// arithmetic (44 bits).
+const PERIOD: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
+const QUOTA: std::ops::RangeInclusive<i64> = 1_000..=(1 << 44) - 1;
+
+/// The least limit on memory: a page, for the kernel counts in pages, and nothing runs in none.
+const MIN_MEMORY: i64 = 4096;
+
 /// Limits of a request. 0 and empty mean that nothing is asked for.
 pub(super) fn resources(field: &str, asked: &LinuxContainerResources) -> Refused<Resources> {
     let at = |name: &str| format!("{field}.{name}");
@@ -23,12 +31,8 @@ pub(super) fn resources(field: &str, asked: &LinuxContainerResources) -> Refused
         return Err(Refusal::new(at("memory_swap_limit_in_bytes"), problem));
     }
     Ok(Resources {
-        cpu_quota: match asked.cpu_quota {
-            0 => None,
-            ..0 => Some(-1),
-            quota => Some(quota),
-        },
-        cpu_period: count(&at("cpu_period"), asked.cpu_period)?,
+        cpu_quota: quota(&at("cpu_quota"), asked.cpu_quota)?,
+        cpu_period: period(&at("cpu_period"), asked.cpu_period)?,
         cpu_shares: count(&at("cpu_shares"), asked.cpu_shares)?.map(|n| n.clamp(*SHARES.start(), *SHARES.end())),
         cpuset_cpus: list(&at("cpuset_cpus"), &asked.cpuset_cpus)?,
         cpuset_mems: list(&at("cpuset_mems"), &asked.cpuset_mems)?,
@@ -99,11 +103,35 @@ fn count(field: &str, value: i64) -> Refused<Option<u64>> {
     }
 }
 
+/// CPU time in each period.
+fn quota(field: &str, value: i64) -> Refused<Option<i64>> {
+    let (least, most) = (QUOTA.start(), QUOTA.end());
+    match value {
+        0 => Ok(None),
+        -1 => Ok(Some(value)),
+        _ if QUOTA.contains(&value) => Ok(Some(value)),
+        _ => Err(Refusal::new(field, format!("{value} µs must be from {least} to {most}, or -1 (no limit)"))),
+    }
+}
+
+fn period(field: &str, value: i64) -> Refused<Option<u64>> {
+    let (least, most) = (PERIOD.start(), PERIOD.end());
+    match count(field, value)? {
+        Some(value) if !PERIOD.contains(&value) => {
+            Err(Refusal::new(field, format!("{value} µs must be from {least} to {most}")))
+        }
+        period => Ok(period),
+    }
+}
+
 fn bytes(field: &str, value: i64) -> Refused<Option<i64>> {
     match value {
         0 => Ok(None),
-        -1.. => Ok(Some(value)),
-        _ => Err(Refusal::new(field, format!("{value} must not be negative, but for -1 (no limit)"))),
+        -1 | MIN_MEMORY.. => Ok(Some(value)),
+        _ => {
+            let problem = format!("{value} bytes must be {MIN_MEMORY} (a page) or more, or -1 (no limit)");
+            Err(Refusal::new(field, problem))
+        }
     }
 }
 

@@ -466,7 +466,18 @@ fn limits_are_checked() {
     assert_eq!((found.oom_score_adj, found.resources.hugepages["2MB"]), (Some(0), 0));
 
     refused(resources_with(|resources| resources.memory_limit_in_bytes = -2), &["memory_limit_in_bytes"]);
-    refused(resources_with(|resources| resources.cpu_period = -1), &["cpu_period"]);
+    refused(resources_with(|resources| resources.memory_limit_in_bytes = 4095), &["memory_limit_in_bytes", "4096"]);
+    refused(resources_with(|resources| resources.memory_swap_limit_in_bytes = 1), &["memory_swap_limit_in_bytes"]);
+    for period in [-1, 5, 999, 1_000_001, i64::MIN, i64::MAX] {
+        refused(resources_with(|resources| resources.cpu_period = period), &["cpu_period", &period.to_string()]);
+    }
+    for quota in [-2, 5, 999, 1 << 44, i64::MIN, i64::MAX] {
+        refused(resources_with(|resources| resources.cpu_quota = quota), &["cpu_quota", &quota.to_string()]);
+    }
+    let most = resources_with(|resources| (resources.cpu_quota, resources.cpu_period) = ((1 << 44) - 1, 1_000_000));
+    assert_eq!(most.unwrap().resources.cpu_quota, Some((1 << 44) - 1));
+    let shares = resources_with(|resources| resources.cpu_shares = i64::MAX);
+    assert_eq!(shares.unwrap().resources.cpu_shares, Some(262_144), "as the kernel does");
     refused(resources_with(|resources| resources.oom_score_adj = 1001), &["oom_score_adj"]);
     refused(resources_with(|resources| resources.cpuset_cpus = "0;rm".into()), &["cpuset_cpus"]);
     for key in ["../memory.high", "cgroup.procs", "memory", ".a.b"] {
@@ -480,7 +491,7 @@ fn limits_are_checked() {
     );
     refused(
         resources_with(|resources| {
-            (resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes) = (2048, 1024);
+            (resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes) = (32 << 20, 16 << 20);
         }),
         &["memory_swap_limit_in_bytes"],
     );
@@ -488,10 +499,12 @@ fn limits_are_checked() {
 
 #[test]
 fn a_larger_memory_limit_takes_the_swap_limit_along() {
-    let now = tripod_shim_protocol::Resources { memory_swap: Some(100), ..Default::default() };
+    let now = tripod_shim_protocol::Resources { memory_swap: Some(100 << 20), ..Default::default() };
     let ask = |limit| LinuxContainerResources { memory_limit_in_bytes: limit, ..LinuxContainerResources::default() };
-    assert_eq!(update(&now, &ask(200)).unwrap().memory_swap, Some(200));
-    assert_eq!(update(&now, &ask(50)).unwrap().memory_swap, None);
+    assert_eq!(update(&now, &ask(200 << 20)).unwrap().memory_swap, Some(200 << 20));
+    assert_eq!(update(&now, &ask(50 << 20)).unwrap().memory_swap, None);
+    let wrong = LinuxContainerResources { cpu_period: 5, ..LinuxContainerResources::default() };
+    assert!(update(&now, &wrong).unwrap_err().to_string().contains("linux.cpu_period"));
 }
 
 #[test]

@@ -124,6 +124,10 @@ async fn limits_that_cannot_be(node: &mut Node) {
     .await;
     refused("cpu_shares", |limits| limits.cpu_shares = -1).await;
     refused("cpu_period", |limits| limits.cpu_period = -100_000).await;
+    refused("cpu_period", |limits| limits.cpu_period = 5).await;
+    refused("cpu_quota", |limits| limits.cpu_quota = 5).await;
+    refused("cpu_quota", |limits| limits.cpu_quota = -5).await;
+    refused("memory_limit_in_bytes", |limits| limits.memory_limit_in_bytes = 4095).await;
     refused("oom_score_adj", |limits| limits.oom_score_adj = 1001).await;
     refused("cpuset_cpus", |limits| limits.cpuset_cpus = "0-".into()).await;
     refused("cpuset_mems", |limits| limits.cpuset_mems = "first".into()).await;

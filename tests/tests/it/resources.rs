@@ -103,11 +103,19 @@ async fn limits_change_created_and_running(node: &mut Node) {
         (told.memory_limit_in_bytes, told.cpu_shares)
     };
     update(&cri, &id, memory(96 << 20)).await.unwrap();
+    let wrong = LinuxContainerResources { cpu_quota: 5, ..memory(130 << 20) };
+    let error = update(&cri, &id, wrong).await.unwrap_err();
+    assert!(error.code() == Code::InvalidArgument && error.message().contains("cpu_quota"), "{error}");
     assert_eq!(shown().await.0, 96 << 20);
     cri.start(&id).await.unwrap();
     assert_eq!(limit(&id, "memory", MEMORY), (96 << 20).to_string());
     update(&cri, &id, LinuxContainerResources { cpu_shares: 300, ..memory(128 << 20) }).await.unwrap();
     assert_eq!(shown().await, (128 << 20, 300));
+    // What the kernel never takes, created or running: refused before anything is written.
+    let wrong = LinuxContainerResources { cpu_period: 5, ..memory(130 << 20) };
+    let error = update(&cri, &id, wrong).await.unwrap_err();
+    assert!(error.code() == Code::InvalidArgument && error.message().contains("cpu_period"), "{error}");
+    assert_eq!((shown().await, limit(&id, "memory", MEMORY)), ((128 << 20, 300), (128 << 20).to_string()));
     let shares = limit(&id, "cpu", SHARES);
     assert_eq!(shares, if unified() { "39" } else { "300" });
     // Below what is in use: refused, and nothing has changed.
