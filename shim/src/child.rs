@@ -163,7 +163,7 @@ fn take_along<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<T
     hide_from_tracers();
     rustix::process::umask(Mode::empty());
     process::set_oom_score(&plan.process)?;
-    Doors::open(&plan.cgroups)?.enter(&plan.cgroups)?;
+    Doors::open(&plan.cgroups)?.enter(&plan.cgroups, None)?;
     if plan.cgroup_namespace && pod.user.is_none() {
         namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
     }
@@ -222,7 +222,7 @@ fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a
     hide_from_tracers();
     rustix::process::umask(Mode::empty());
     process::set_oom_score(exec.process)?;
-    exec.doors.enter(exec.cgroups)?;
+    exec.doors.enter(exec.cgroups, Some(exec.first))?;
     reporter.mark("cgroups");
     labels::announce(exec.process)?;
     let listener = seccomp::listener(exec.process, Some(exec.first))?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags, fcntl_setfl},
+    fs::{OFlags, fcntl_setfl},
     pipe::{PipeFlags, pipe_with},
     process::Pid,
 };
@@ -21,6 +21,7 @@ use tripod_sys::{fork, signal};
 
 use crate::{
     attach::Stdin,
+    birthplace,
     child::{self, Doors, Stdio, terminal},
     clock,
     fault::{Blame, failure},
@@ -142,7 +143,7 @@ impl Shim {
             flags &= !fork::NEW_PID;
         }
         let (stdio, ends) = stdio(plan).internal(step)?;
-        let cgroup = birthplace(&plan.cgroups)?;
+        let cgroup = birthplace::of(&plan.cgroups)?;
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
         // Who may trace must not see a process that still has what is the host's: it is born inside when it has not.
@@ -384,18 +385,6 @@ pub(crate) fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
 
 pub(crate) fn open_log(target: &LogTarget) -> Result<Log, Failure> {
     Log::open(&target.path).plan(|| format!("open log {}", target.path.display()))
-}
-
-/// The cgroup in which a child is born: only the unified tree can do that.
-pub(crate) fn birthplace(plan: &CgroupPlan) -> Result<Option<OwnedFd>, Failure> {
-    match plan.dirs.first() {
-        Some(dir) if plan.unified => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(dir, flags, Mode::empty());
-            opened.plan(|| format!("open cgroup {}", dir.display())).map(Some)
-        }
-        _ => Ok(None),
-    }
 }
 
 pub(crate) fn is_file_name(id: &str) -> bool {

@@ -6,13 +6,13 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::Pid,
 };
-use tripod_shim_protocol::{Event, ExecPlan, Failure, FailureKind, Reply};
+use tripod_shim_protocol::{EXIT_START_ERROR, Event, ExecPlan, Failure, FailureKind, Reply};
 use tripod_sys::signal;
 
 use crate::{
+    birthplace,
     child::{self, Doors, Stdio},
     clock,
-    containers::birthplace,
     fault::{Blame, failure},
     poll::{Source, Token},
     shim::Shim,
@@ -77,7 +77,7 @@ impl Shim {
                 return Err(failure(FailureKind::Plan, step(), text));
             }
         };
-        let cgroup = birthplace(&container.cgroups)?;
+        let cgroup = birthplace::of(&container.cgroups)?;
         let doors = match container.doors.take() {
             Some(doors) => doors,
             None => Doors::open(&container.cgroups)?,
@@ -99,8 +99,22 @@ impl Shim {
             stdio,
             pids,
         };
-        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-        let child = start::fork(0, cgroup, into, move || child::exec(new, reporter)).map_err(|error| {
+        // The child takes them out of its own copy.
+        let mut new = Some((new, reporter));
+        let mut fork = |cgroup: Option<&OwnedFd>| {
+            start::fork(0, cgroup.map(AsFd::as_fd), into, || {
+                new.take().map_or(EXIT_START_ERROR, |(new, reporter)| child::exec(new, reporter))
+            })
+        };
+        let mut child = fork(cgroup.as_ref());
+        if child.as_ref().is_err_and(birthplace::is_taken)
+            && let Some(cgroup) = birthplace::further_down(&container.cgroups, container.pid.as_raw_nonzero().get())
+        {
+            child = fork(Some(&cgroup));
+        }
+        // Its ends of the streams and of the channel are the child's alone.
+        drop(new);
+        let child = child.map_err(|error| {
             // No process can be born in a PID namespace whose first one has ended.
             let kind = if has_ended(&container.pidfd) { FailureKind::NotRunning } else { FailureKind::Internal };
             failure(kind, step(), error)

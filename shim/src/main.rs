@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod birthplace;
 mod child;
 mod clock;
 mod containers;

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Mode, StatxFlags, mkdirat, statx};
 use tripod_shim_protocol::{CgroupPlan, Failure, MountFlags};
 use tripod_sys::mount::{self, Attributes, Value};
 
-use crate::fault::Blame;
+use crate::{birthplace, fault::Blame};
 
 /// The way into a container's cgroups. Kept for execs: opening eight files takes a fifth of what the shim has to do for
 /// one, and probes come every few seconds.
@@ -38,11 +38,17 @@ impl Doors {
         dirs.map(open).collect::<Result<_, _>>().map(Doors)
     }
 
-    /// Moves the calling process, which has one thread, in.
-    pub(super) fn enter(&self, plan: &CgroupPlan) -> Result<(), Failure> {
+    /// Moves the calling process, which has one thread, in. `first` is the first process of the container, if there is
+    /// one already.
+    pub(super) fn enter(&self, plan: &CgroupPlan, first: Option<i32>) -> Result<(), Failure> {
         for (mut door, dir) in self.0.iter().zip(&plan.dirs) {
             // 0 is the writer itself.
-            io::Write::write_all(&mut door, b"0").plan(|| format!("join cgroup {}", dir.display()))?;
+            let joined = io::Write::write_all(&mut door, b"0").or_else(|error| {
+                let taken = birthplace::is_taken(&error);
+                let further = first.filter(|_| taken).and_then(|first| birthplace::of_first(dir, first));
+                further.map_or(Err(error), |dir| std::fs::write(dir.join("cgroup.procs"), "0"))
+            });
+            joined.plan(|| format!("join cgroup {}", dir.display()))?;
         }
         Ok(())
     }

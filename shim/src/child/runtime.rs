@@ -127,7 +127,7 @@ fn enter_cgroups(plan: &CgroupPlan) -> Result<(), Failure> {
     }
     let dirs = plan.dirs.iter().filter(|dir| !dir.join("tasks").exists()).cloned().collect();
     let beside = CgroupPlan { dirs, unified: false };
-    Doors::open(&beside)?.enter(&beside)
+    Doors::open(&beside)?.enter(&beside, None)
 }
 
 /// Puts everything into the bundle.

@@ -7,6 +7,7 @@ mod launch;
 mod life;
 mod logs;
 mod mounts;
+mod nested;
 mod seccomp;
 mod stages;
 mod support;
