@@ -4,6 +4,7 @@ import os
 import subprocess
 import tempfile
 import unittest
+import uuid
 from pathlib import Path
 
 LEAKS = Path(__file__).resolve().parent.parent.parent / "scripts" / "leaks"
@@ -15,11 +16,13 @@ class Leaks(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
+        # A copy of these tests may run beside this one, in other namespaces with the same PIDs.
+        self.group = f"leaks-test-{uuid.uuid4().hex}"
 
     def found(self, make, *options, undo="true"):
         """What is told after `make`; after `undo` nothing may be told any more."""
         # Other programs of this machine may make cgroups meanwhile.
-        options = " ".join([*options, "--allow", "'cgroup (?!.*leaks-test).*'"])
+        options = " ".join([*options, "--allow", f"'cgroup (?!.*{self.group}).*'"])
         script = f"""
             set -e
             mount -t tmpfs tmpfs /run
@@ -56,9 +59,8 @@ class Leaks(unittest.TestCase):
         self.assertEqual(text, "left behind: netns pod\n")
 
     def test_a_cgroup(self):
-        group = f"/sys/fs/cgroup/pids/leaks-test-{os.getpid()}"
-        if not os.path.isdir("/sys/fs/cgroup/pids"):
-            group = f"/sys/fs/cgroup/leaks-test-{os.getpid()}"
+        mount = "/sys/fs/cgroup/pids" if os.path.isdir("/sys/fs/cgroup/pids") else "/sys/fs/cgroup"
+        group = f"{mount}/{self.group}"
         self.assertIn(f"left behind: cgroup {group}\n", self.found(f"mkdir {group}", undo=f"rmdir {group}"))
 
     def test_a_process_by_its_name(self):
