@@ -22,6 +22,8 @@ mod nft;
 mod pods;
 mod record;
 mod route;
+#[cfg(test)]
+mod script;
 
 pub use config::{Mode, NetworkConfig};
 pub use network::Network;

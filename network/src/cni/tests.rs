@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt;
-
 use super::*;
 
 struct Plugins(tempfile::TempDir);
@@ -12,8 +10,7 @@ impl Plugins {
     /// A plugin that is a shell script; `$DIR` is the folder it lies in.
     fn write(&self, name: &str, script: &str) {
         let path = self.0.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\nDIR={}\n{script}\n", self.0.path().display())).expect("a plugin");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+        crate::script::write(&path, &format!("#!/bin/sh\nDIR={}\n{script}\n", self.0.path().display()));
     }
 
     fn read(&self, name: &str) -> String {

@@ -109,8 +109,7 @@ fn programs_that_cannot_be_executed_are_the_users_error() {
     let mut pod = Pod::new(|_| {});
     let root = pod.rootfs("all");
     fs::write(root.join("bin/plain"), "not executable").unwrap();
-    fs::write(root.join("bin/script"), "no interpreter line").unwrap();
-    rustix::fs::chmod(root.join("bin/script"), rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+    write_program(&root.join("bin/script"), "no interpreter line");
     for (at, (program, message)) in [
         ("absent", "executable file not found in $PATH"),
         ("/bin/absent", "no such file or directory"),

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Seek,
+    io::{self, Seek},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
@@ -11,6 +11,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -176,7 +177,8 @@ impl Pod {
         let root = self.path().join("rootfs").join(name);
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::create_dir(root.join("etc")).unwrap();
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("Debian's package busybox-static is installed");
+        let copy = "cp /bin/busybox \"$0\" || echo \"Debian's package busybox-static is needed\" >&2";
+        write_by(copy, &root.join("bin/busybox"), b"");
         for applet in [
             "sh", "true", "false", "echo", "cat", "ls", "id", "sleep", "mount", "umount", "head", "printf", "kill",
             "ps", "hostname", "stat", "touch", "mkdir", "readlink", "pwd", "env", "yes", "dd", "tr", "stty", "wc",
@@ -360,6 +362,21 @@ fn program() -> BorrowedFd<'static> {
 pub(crate) fn empty_namespace() -> BorrowedFd<'static> {
     static EMPTY: OnceLock<OwnedFd> = OnceLock::new();
     EMPTY.get_or_init(|| tripod_sys::root::empty_namespace().unwrap()).as_fd()
+}
+
+/// Writes an executable file.
+pub(crate) fn write_program(path: &Path, text: &str) {
+    write_by("cat >\"$0\"", path, text.as_bytes());
+}
+
+/// Has a shell write an executable file. Another test may fork while it is open for writing, and as long as that child
+/// has not executed its program the kernel executes no file that it holds open so (ETXTBSY): so this process never does.
+fn write_by(script: &str, path: &Path, input: &[u8]) {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("{script}; exec chmod 755 \"$0\"")]).arg(path).stdin(Stdio::piped());
+    let mut shell = command.spawn().unwrap();
+    io::Write::write_all(&mut shell.stdin.take().unwrap(), input).unwrap();
+    assert!(shell.wait().unwrap().success(), "write {}", path.display());
 }
 
 /// Root with the rights that containers usually have.

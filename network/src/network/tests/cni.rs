@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::fs;
 
 use super::{space::tcp, *};
 
@@ -20,8 +20,7 @@ impl Host {
     fn plugin(&self, name: &str, script: &str) {
         let path = self.dir.path().join("bin").join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        fs::write(&path, format!("#!/bin/sh\nDIR={}\n{script}\n", self.dir.path().display())).expect("a plugin");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
+        crate::script::write(&path, &format!("#!/bin/sh\nDIR={}\n{script}\n", self.dir.path().display()));
     }
 
     fn configure(&self, version: &str, plugins: &serde_json::Value) {

@@ -35,9 +35,7 @@ fn plugins_that_hang_do_not_hold_up_the_start() {
             "#!/bin/sh\ntest $CNI_COMMAND != DEL -o -e {0}/go || sleep 60\necho '{{\"ips\": [{{\"address\": \"10.97.0.9/24\"}}]}}'\n",
             host.dir.path().display()
         );
-        std::fs::write(bin.join("slow"), script).expect("a plugin");
-        std::fs::set_permissions(bin.join("slow"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .expect("a mode");
+        crate::script::write(&bin.join("slow"), &script);
         let list = r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "slow"}]}"#;
         std::fs::write(host.config.cni_conf_dir.join("1.conflist"), list).expect("a configuration");
         host.config.cni_del_timeout = 2;
