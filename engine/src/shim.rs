@@ -12,7 +12,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,7 +25,9 @@ use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
 };
-use tripod_shim_protocol::{Event, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim, frame};
+use tripod_shim_protocol::{
+    Event, Failure, FailureKind, FromShim, LaunchPlan, Reply, Request, RequestId, ToShim, frame, left_out,
+};
 
 pub use program::ShimProgram;
 
@@ -46,6 +48,8 @@ pub struct Shim {
     pod: PodId,
     writer: tokio::sync::Mutex<wire::Writer>,
     next: AtomicU64,
+    /// Protocol version that it speaks; 0 until it has told.
+    version: AtomicU32,
     shared: Arc<Shared>,
 }
 
@@ -104,6 +108,7 @@ impl Shim {
             pod: pod.clone(),
             writer: tokio::sync::Mutex::new(wire::Writer::new(writer)),
             next: AtomicU64::new(1),
+            version: AtomicU32::new(0),
             shared,
         };
         Ok((shim, received))
@@ -126,13 +131,31 @@ impl Shim {
         };
         let outcome = tokio::time::timeout(limit, exchange).await;
         match outcome {
-            Ok(Ok((result, fds))) => Ok((result.map_err(|failure| refused(&failure))?, fds)),
+            Ok(Ok((result, fds))) => {
+                let reply = result.map_err(|failure| refused(&failure))?;
+                if let Reply::Ready { version, .. } | Reply::Report { version, .. } = reply {
+                    self.version.store(version, Ordering::Relaxed);
+                }
+                Ok((reply, fds))
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::new(
                 Kind::DeadlineExceeded,
                 format!("the shim of pod {} did not answer within {} s; a mount may hang", self.pod, limit.as_secs()),
             )),
         }
+    }
+
+    /// Refuses a container that this shim, which an older tripod started, would leave unconfined.
+    pub(crate) fn knows(&self, plan: &LaunchPlan) -> Result<()> {
+        let version = self.version.load(Ordering::Relaxed);
+        let Some((what, since)) = left_out(version, plan) else { return Ok(()) };
+        let message = format!(
+            "the shim of pod {} was started by an older tripod and knows nothing of {what} (it speaks version {version} \
+             of the protocol, {since} is needed): remove the pod and make it anew",
+            self.pod
+        );
+        Err(Error::new(Kind::FailedPrecondition, message))
     }
 
     /// A request that is answered with "done".
@@ -263,3 +286,6 @@ async fn read_all(
         reap(child).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

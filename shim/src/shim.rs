@@ -280,7 +280,7 @@ impl Shim {
             Request::List => {
                 let report = |(id, container): (&String, &Container)| Some((id.clone(), container.report()?));
                 let containers = self.containers.iter().filter_map(report).collect();
-                return Ok(Some((Reply::Report { containers }, Vec::new())));
+                return Ok(Some((Reply::Report { version: VERSION, containers }, Vec::new())));
             }
             Request::Forget { container } => self.forget(&container)?,
             Request::Shutdown => {

@@ -184,7 +184,7 @@ async fn settled_report(shim: &Shim) -> Result<BTreeMap<String, ContainerReport>
     let until = tokio::time::Instant::now() + START_LIMIT;
     loop {
         let (reply, _) = shim.request(Request::List, &[]).await?;
-        let Reply::Report { containers } = reply else {
+        let Reply::Report { containers, .. } = reply else {
             return Err(Error::new(Kind::Internal, format!("the shim answered a list with {reply:?}")));
         };
         let starting = containers.values().any(|report| matches!(report, ContainerReport::Starting { .. }));

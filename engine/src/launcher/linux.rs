@@ -40,6 +40,7 @@ impl Launcher for Linux {
         let RootFs::Detached(rootfs) = rootfs else {
             return Err(Error::new(Kind::Internal, "launcher linux takes the root filesystem as a detached mount"));
         };
+        shim.knows(plan)?;
         self.cgroups.create(&plan.cgroups, &plan.resources)?;
         let fds: Vec<OwnedFd> = std::iter::once(rootfs).chain(volumes).collect();
         match shim.request(Request::Launch(Box::new(plan.clone())), &fds).await {

@@ -3,7 +3,7 @@
 //! Plans are plain data: the daemon's isolators write them, the shim carries them out and decides nothing.
 //! Messages are JSON behind a fixed header ([`frame`]), because a shim outlives the daemon that started it: an older
 //! shim must still understand a newer daemon, and the other way round. New fields therefore come with a default, and
-//! no field changes its meaning.
+//! no field changes its meaning. What must not be left out by a shim that does not know it has a [`VERSION`].
 #![forbid(unsafe_code)]
 
 pub mod frame;
@@ -17,6 +17,7 @@ mod process;
 mod resources;
 mod seccomp;
 mod user;
+mod version;
 pub mod wire;
 
 pub use hook::{Hook, HookStage};
@@ -31,9 +32,7 @@ pub use process::{Capabilities, Capability, Credentials, ExecPlan, ProcessPlan, 
 pub use resources::{DeviceRule, Resources};
 pub use seccomp::{SeccompFilter, SeccompListener};
 pub use user::{IdRange, UserMapping, UserPlan};
-
-/// Version of this protocol; raised only when an older peer could misunderstand a message.
-pub const VERSION: u32 = 1;
+pub use version::{VERSION, left_out};
 
 /// Exit code that Kubernetes expects for a container that could not be started.
 pub const EXIT_START_ERROR: i32 = 128;

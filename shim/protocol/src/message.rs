@@ -142,6 +142,9 @@ pub enum Reply {
     Socket,
     /// All containers that the shim knows.
     Report {
+        /// Protocol version that the shim speaks.
+        #[serde(default = "crate::version::first")]
+        version: u32,
         /// By container ID.
         containers: BTreeMap<String, ContainerReport>,
     },

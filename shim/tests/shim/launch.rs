@@ -38,7 +38,7 @@ fn a_report_tells_of_all_until_they_are_forgotten() {
     let mut pod = Pod::new(|_| {});
     let reply = pod.launch(pod.plan("on", "sleep 60")).unwrap();
     pod.run("off", "exit 4");
-    let Ok(Reply::Report { containers }) = pod.client.ask(Request::List, vec![]) else { panic!() };
+    let Ok(Reply::Report { containers, .. }) = pod.client.ask(Request::List, vec![]) else { panic!() };
     assert_eq!(containers.len(), 2);
     assert!(matches!(containers["on"], ContainerReport::Running { pid, .. } if pid == Pod::pid_of(&reply)));
     assert!(matches!(&containers["off"], ContainerReport::Exited(record) if record.code == 4));
@@ -126,7 +126,7 @@ fn programs_that_cannot_be_executed_are_the_users_error() {
         assert_eq!(failure.kind, FailureKind::Program, "{program}: {failure}");
         assert_eq!(failure.to_string(), format!("exec: {program:?}: {message}"));
     }
-    let Ok(Reply::Report { containers }) = pod.client.ask(Request::List, vec![]) else { panic!() };
+    let Ok(Reply::Report { containers, .. }) = pod.client.ask(Request::List, vec![]) else { panic!() };
     assert!(containers.is_empty(), "a failed start leaves nothing: {containers:?}");
     // And the same name can be used again.
     assert_eq!(pod.run_plan(pod.plan("c0", "true")).0.code, 0);

@@ -26,7 +26,7 @@ fn a_daemon_that_comes_back_finds_everything() {
     wait_until("the exit record", || pod.path().join("exits/c1").exists());
 
     pod.client = Client::connect(&socket);
-    let Ok(Reply::Report { containers }) = pod.client.ask(Request::List, vec![]) else { panic!() };
+    let Ok(Reply::Report { containers, .. }) = pod.client.ask(Request::List, vec![]) else { panic!() };
     assert!(matches!(&containers["c1"], ContainerReport::Exited(record) if record.code == 6));
     assert!(matches!(containers["c2"], ContainerReport::Running { .. }));
     assert_eq!(pod.text("c1"), (0..60).map(|n| format!("{n}\n")).collect::<String>());
@@ -160,7 +160,7 @@ fn a_start_that_hangs_delays_nobody_and_can_be_killed() {
     let mut other = Client::connect(&pod.path().join("shim.sock"));
     std::mem::swap(&mut pod.client, &mut other);
     assert_eq!(pod.run("c1", "exit 5").0, 5);
-    let Ok(Reply::Report { containers }) = pod.client.ask(Request::List, vec![]) else { panic!() };
+    let Ok(Reply::Report { containers, .. }) = pod.client.ask(Request::List, vec![]) else { panic!() };
     assert!(matches!(containers["hung"], ContainerReport::Starting { .. }));
     let signal = Request::Signal { container: "hung".into(), signal: 9 };
     assert_eq!(pod.client.ask(signal, vec![]), Ok(Reply::Done));

@@ -26,7 +26,8 @@ use rustix::{
 use tempfile::TempDir;
 use tripod_shim_protocol::{
     Capabilities, CgroupPlan, DeviceKind, DeviceNode, Event, ExecPlan, ExitRecord, Failure, FromShim, FsOption,
-    LaunchPlan, LogTarget, Mount, MountFlags, MountSource, PodPlan, ProcessPlan, Reply, Request, ToShim, frame,
+    LaunchPlan, LogTarget, Mount, MountFlags, MountSource, PodPlan, ProcessPlan, Reply, Request, ToShim, VERSION,
+    frame,
     wire::{Incoming, Outgoing},
 };
 use tripod_sys::{memfd, mount, spawn};
@@ -164,7 +165,7 @@ impl Pod {
         change(&mut plan);
         let empty = empty_namespace().try_clone_to_owned().unwrap();
         let ready = pod.client.ask(Request::Setup(Box::new(plan)), vec![empty]).unwrap();
-        assert_eq!(ready, Reply::Ready { pid: pod.shim.pid.as_raw_nonzero().get(), version: 1 });
+        assert_eq!(ready, Reply::Ready { pid: pod.shim.pid.as_raw_nonzero().get(), version: VERSION });
         pod
     }
 
