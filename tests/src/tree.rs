@@ -34,6 +34,14 @@ impl Tree {
         self.entry(EntryType::Regular, name, mode, "", content.as_ref())
     }
 
+    /// A file with an extended attribute, as PAX archives carry them.
+    #[must_use]
+    pub fn file_with(mut self, name: &str, mode: u32, content: &[u8], attribute: &str, value: &[u8]) -> Self {
+        let key = format!("SCHILY.xattr.{attribute}");
+        self.archive.append_pax_extensions([(key.as_str(), value)]).expect("an attribute");
+        self.file(name, mode, content)
+    }
+
     /// A symbolic link.
     #[must_use]
     pub fn symlink(self, name: &str, target: &str) -> Self {

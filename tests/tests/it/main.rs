@@ -15,6 +15,7 @@ mod exec_streams;
 mod fifty;
 mod filesystem;
 mod images;
+mod into_userns;
 mod isolation;
 mod joins;
 mod kubelet_path;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         filesystem::TESTS,
         escapes::TESTS,
         userns::TESTS,
+        into_userns::TESTS,
         exec::TESTS,
         exec_streams::TESTS,
         terminals::TESTS,

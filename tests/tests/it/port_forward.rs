@@ -51,7 +51,7 @@ async fn exchange(mut stream: TcpStream, data: &[u8]) -> Vec<u8> {
     within("an exchange", LIMIT, work).await.expect("an answer")
 }
 
-async fn exchanged(forward: &Forward, place: usize, data: &str) -> String {
+pub(crate) async fn exchanged(forward: &Forward, place: usize, data: &str) -> String {
     String::from_utf8(exchange(forward.connect(place).await, data.as_bytes()).await).unwrap()
 }
 
@@ -91,12 +91,17 @@ async fn a_pod_on_the_host_network_is_reached(node: &mut Node) {
     }
 }
 
-async fn a_pod_on_a_plugin_network_is_reached(node: &mut Node) {
+/// Has plugins of others make the networks of pods from now on.
+pub(crate) fn use_plugins(node: &mut Node) {
     let critest = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../critest"));
     let plugins = critest.join(".build/bin/cni");
     assert!(plugins.join("bridge").exists(), "no {}: run critest/build cni", plugins.join("bridge").display());
     fs::copy(critest.join("peer/cni.conflist"), node.folder().join("cni/net.d/10-peer.conflist")).unwrap();
     node.settings.raw("network.cni_bin_dirs", &format!("[{:?}]", plugins.display().to_string()));
+}
+
+async fn a_pod_on_a_plugin_network_is_reached(node: &mut Node) {
+    use_plugins(node);
     let cri = node.ready().await;
     let (pod, pid) = running(&cri, &pod("web"), "7003").await;
     let address = cri.pod(&pod).await.unwrap().network.unwrap().ip;

@@ -4,11 +4,18 @@
 use tonic::Code;
 use tripod_cri_api::v1::{
     ContainerConfig, Device, Int64Value, LinuxContainerResources, MountPropagation, NamespaceMode, NamespaceOption,
-    PodSandboxConfig,
+    PodSandboxConfig, StatusRequest,
 };
 use tripod_tests::{Leaks, Node, host_pod, mount, pod, security_of, shell, tests};
 
-tests![contradictions_of_a_pod, contradictions_of_a_container, limits_that_cannot_be];
+use crate::userns::{BASE, ids, with};
+
+tests![
+    contradictions_of_a_pod,
+    contradictions_of_a_container,
+    limits_that_cannot_be,
+    a_user_namespace_is_made_or_what_it_lacks_is_told,
+];
 
 fn namespaces(change: fn(&mut NamespaceOption)) -> NamespaceOption {
     let mut options = NamespaceOption {
@@ -133,4 +140,23 @@ async fn limits_that_cannot_be(node: &mut Node) {
     refused("cpuset_mems", |limits| limits.cpuset_mems = "first".into()).await;
     let left = before.left(&[]).await;
     assert!(left.is_empty() && cri.containers().await.is_empty(), "{left:?}");
+}
+
+async fn a_user_namespace_is_made_or_what_it_lacks_is_told(node: &mut Node) {
+    let cri = node.ready().await;
+    let status = cri.runtime().status(StatusRequest::default()).await.unwrap().into_inner();
+    let able = status.runtime_handlers[0].features.unwrap().user_namespaces;
+    let config = with(pod("main"), ids(BASE));
+    let made = cri.run_pod(&config).await;
+    if able {
+        made.unwrap();
+        return;
+    }
+    let error = made.unwrap_err();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let old = numbers.next().zip(numbers.next()).unwrap() < (6, 15);
+    let lacks = if old { format!("need Linux 6.15 or newer, this is {}", release.trim()) } else { "handler".into() };
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    assert!(error.message().contains(&lacks) && error.message().contains("hostUsers"), "{error}");
 }

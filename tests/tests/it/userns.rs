@@ -26,22 +26,23 @@ tests![
     what_cannot_be_is_refused,
 ];
 
-const BASE: u32 = 500_000;
+/// The first of the host's IDs that pods get here.
+pub(crate) const BASE: u32 = 500_000;
 const LENGTH: u32 = 65536;
 
-fn ids(host_id: u32) -> UserNamespace {
+pub(crate) fn ids(host_id: u32) -> UserNamespace {
     let mapping = vec![IdMapping { host_id, container_id: 0, length: LENGTH }];
     UserNamespace { mode: NamespaceMode::Pod.into(), uids: mapping.clone(), gids: mapping }
 }
 
-fn with(mut config: PodSandboxConfig, userns: UserNamespace) -> PodSandboxConfig {
+pub(crate) fn with(mut config: PodSandboxConfig, userns: UserNamespace) -> PodSandboxConfig {
     let context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     context.namespace_options.as_mut().unwrap().userns_options = Some(userns);
     config
 }
 
 /// A pod with a user namespace on the host's IDs from `base` on.
-async fn pod_at(cri: &Cri, name: &str, base: u32) -> (String, PodSandboxConfig) {
+pub(crate) async fn pod_at(cri: &Cri, name: &str, base: u32) -> (String, PodSandboxConfig) {
     let config = with(pod(name), ids(base));
     (cri.run_pod(&config).await.unwrap(), config)
 }
