@@ -18,6 +18,7 @@ mod sources;
 pub(crate) mod terminal;
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -26,7 +27,9 @@ use std::{
 use rustix::{
     fs::{Mode, OFlags},
     process::{DumpableBehavior, set_dumpable_behavior},
-    thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces},
+    thread::{
+        LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space, move_into_thread_name_spaces,
+    },
 };
 use tripod_shim_protocol::{CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, LaunchPlan, PidNamespace, ProcessPlan};
 use tripod_sys::{inroot, mount, namespace, root};
@@ -101,6 +104,8 @@ struct Taken<'a> {
     stdio: Stdio,
     listener: Option<seccomp::Listener>,
     pids: Option<BorrowedFd<'a>>,
+    /// The namespace itself of `pids`.
+    pid_namespace: Option<OwnedFd>,
 }
 
 /// Becomes the first process of a container; returns only when that failed.
@@ -178,12 +183,22 @@ fn take_along<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<T
     if let Some(user) = &pod.user {
         process::provide(&plan.process, user, &stdio)?;
     }
+    let pid_namespace = pids.map(namespace_of).transpose().internal(|| "open the PID namespace".into())?;
     root::enter(&pod.empty).internal(|| "leave the host's mounts".into())?;
-    Ok(Taken { plan, pod, rootfs, sources, stdio, listener, pids })
+    Ok(Taken { plan, pod, rootfs, sources, stdio, listener, pids, pid_namespace })
+}
+
+/// The PID namespace that a process is in. The caller's children are not born there.
+fn namespace_of(process: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let own = File::open("/proc/self/ns/pid")?;
+    move_into_thread_name_spaces(process, ThreadNameSpaceType::PROCESS_ID)?;
+    let found = File::open("/proc/self/ns/pid_for_children");
+    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+    Ok(found?.into())
 }
 
 fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
-    let Taken { plan, pod, rootfs, sources, stdio, mut listener, pids } = taken;
+    let Taken { plan, pod, rootfs, sources, stdio, mut listener, pids, pid_namespace } = taken;
     if pod.user.is_some() {
         if plan.cgroup_namespace {
             namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
@@ -197,7 +212,7 @@ fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>,
     root::begin_with(&rootfs).internal(|| "make a mount namespace".into())?;
     let root = rootfs.as_fd();
     for (mount, source) in plan.mounts.iter().zip(sources.mounts) {
-        mounts::attach(root, mount, source, plan.mount_label.as_deref())?;
+        mounts::attach(root, mount, source, plan.mount_label.as_deref(), pid_namespace.as_ref())?;
     }
     devices::make_all(root, plan, sources.devices)?;
     let stdio = match stdio {

@@ -17,7 +17,7 @@ use tripod_shim_protocol::{
     Capability, CgroupPlan, ContainerReport, ExitRecord, Failure, FailureKind, LaunchPlan, LogTarget, PidNamespace,
     Reply,
 };
-use tripod_sys::{fork, signal};
+use tripod_sys::{fork, mount, signal};
 
 use crate::{
     attach::Stdin,
@@ -147,7 +147,10 @@ impl Shim {
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
         // Who may trace must not see a process that still has what is the host's: it is born inside when it has not.
-        let (into, pids) = if self.is_traced() && pod.user.is_none() { (None, into) } else { (into, None) };
+        let traced = into.is_some() && self.is_traced() && pod.user.is_none();
+        // A procfs must be that of the namespace, whatever else.
+        let outside = traced && mount::proc_takes_namespace();
+        let (into, pids) = if outside { (None, into) } else { (into, None) };
         // Then, or if it has a user namespace to make its PID namespace in, another process goes on in its place.
         let moves = pids.is_some() || (pod.user.is_some() && plan.pid == PidNamespace::Container);
         let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio, pids };

@@ -89,6 +89,16 @@ pub fn new_filesystem(fstype: &str, options: &[(&str, Value<'_>)], attributes: A
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(explain)
 }
 
+/// Whether a procfs can be made for a PID namespace that its maker is not in: option `pidns` of Linux 6.17.
+pub fn proc_takes_namespace() -> bool {
+    let probe = || {
+        let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let own = rustix::fs::open("/proc/self/ns/pid", rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+        fsconfig_set_fd(&context, "pidns", &own)
+    };
+    probe().is_ok()
+}
+
 /// A detached copy of the mount at `path` (below `dir`, if relative), with everything below it if `recursive`.
 pub fn clone_path(dir: Option<BorrowedFd<'_>>, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     open(dir.unwrap_or(CWD), path, recursive, OpenTreeFlags::empty())

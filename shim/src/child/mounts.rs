@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -16,13 +16,20 @@ use tripod_sys::{
 use super::{cgroups, place, sources::Source};
 use crate::fault::{Blame, failure};
 
-/// Attaches one mount of the plan; a filesystem of the container's own with a SELinux label, if there are any.
-pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source, label: Option<&str>) -> Result<(), Failure> {
+/// Attaches one mount of the plan; a filesystem of the container's own with a SELinux label, if there are any. A procfs
+/// is that of the PID namespace `pids`, or of the caller's.
+pub(super) fn attach(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    source: Source,
+    label: Option<&str>,
+    pids: Option<&OwnedFd>,
+) -> Result<(), Failure> {
     match (source, &mount.source) {
         (Source::Mount(fd), _) => attach_any(root, &fd, mount),
         (Source::Hierarchies(all), _) => cgroups::attach(root, &mount.target, all, mount.flags, label),
         (Source::New, MountSource::Filesystem { fstype, options }) => {
-            attach_dir(root, &new(mount, fstype, options, label)?, &mount.target)
+            attach_dir(root, &new(mount, fstype, options, label, pids)?, &mount.target)
         }
         (Source::New, _) => {
             let new =
@@ -33,12 +40,21 @@ pub(super) fn attach(root: BorrowedFd<'_>, mount: &Mount, source: Source, label:
 }
 
 /// Makes a new filesystem.
-pub(super) fn new(mount: &Mount, fstype: &str, options: &[FsOption], label: Option<&str>) -> Result<OwnedFd, Failure> {
+pub(super) fn new(
+    mount: &Mount,
+    fstype: &str,
+    options: &[FsOption],
+    label: Option<&str>,
+    pids: Option<&OwnedFd>,
+) -> Result<OwnedFd, Failure> {
     let step = || step(mount, &format!(" ({fstype})"));
     let mut options: Vec<_> =
         options.iter().map(|o| (o.key.as_str(), o.value.as_deref().map_or(Value::Flag, Value::String))).collect();
     if matches!(fstype, "tmpfs" | "devpts") {
         options.extend(context(label));
+    }
+    if fstype == "proc" {
+        options.extend(pids.map(|pids| ("pidns", Value::Fd(pids.as_fd()))));
     }
     let new = mount::new_filesystem(fstype, &options, attributes(mount.flags)).plan(step)?;
     if let Some(label) = label.filter(|_| fstype == "mqueue") {

@@ -72,7 +72,7 @@ fn source(mount: &Mount, plan: &LaunchPlan, pod: &Pod, detached: &mut [Option<Ow
     let fd = match &mount.source {
         // The kernel lets the root of a user namespace make one only where another one is in sight.
         MountSource::Filesystem { fstype, options } if fstype == "sysfs" && pod.user.is_some() => {
-            return mounts::new(mount, fstype, options, None).map(Source::Mount);
+            return mounts::new(mount, fstype, options, None, None).map(Source::Mount);
         }
         MountSource::Filesystem { .. } => return Ok(Source::New),
         MountSource::Cgroups if plan.cgroups.unified => return Ok(Source::New),

@@ -167,6 +167,28 @@ fn pid_namespaces_are_shared_as_planned() {
 }
 
 #[test]
+fn who_joins_a_traced_pid_namespace_sees_that_one_in_proc() {
+    const SYS_PTRACE: u8 = 19;
+    let mut pod = Pod::new(|plan| plan.shared_pid = true);
+    let with = |pod: &Pod, id: &str, pid: PidNamespace| {
+        let mut plan = pod.plan(id, "cat /proc/1/comm; exec /bin/sleep 64");
+        plan.pid = pid;
+        plan.process.capabilities.bounding.push(SYS_PTRACE);
+        plan
+    };
+    for (id, pid, first) in [
+        ("first", PidNamespace::Pod, "tripod-reaper\n"),
+        ("second", PidNamespace::Pod, "tripod-reaper\n"),
+        ("own", PidNamespace::Container, "sh\n"),
+        ("debug", PidNamespace::Target("own".into()), "sleep\n"),
+    ] {
+        pod.launch(with(&pod, id, pid)).unwrap();
+        wait_until("a line", || pod.text(id).ends_with('\n'));
+        assert_eq!(pod.text(id), first, "{id}");
+    }
+}
+
+#[test]
 fn orphans_of_a_shared_pid_namespace_are_buried() {
     let mut pod = Pod::new(|plan| plan.shared_pid = true);
     let mut plan = pod.plan("c1", "(/bin/sleep 0.05 & ) ; /bin/sleep 0.5; /bin/ps");
