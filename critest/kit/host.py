@@ -1,9 +1,11 @@
 """What kind of host this is, as far as specs fare differently for it; lists of expected results name these kinds."""
 
+import os
+import re
 from pathlib import Path
 
 # Of each pair a host is one.
-KINDS = (("cgroup-v1", "cgroup-v2"), ("no-apparmor", "apparmor"))
+KINDS = (("cgroup-v1", "cgroup-v2"), ("no-apparmor", "apparmor"), ("before-linux-6.15", "linux-6.15"))
 
 
 def kinds():
@@ -11,7 +13,8 @@ def kinds():
     unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     enabled = Path("/sys/module/apparmor/parameters/enabled")
     apparmor = enabled.exists() and enabled.read_text().strip() == "Y"
-    return {KINDS[0][unified], KINDS[1][apparmor]}
+    version = tuple(int(number) for number in re.match(r"(\d+)\.(\d+)", os.uname().release).groups())
+    return {KINDS[0][unified], KINDS[1][apparmor], KINDS[2][version >= (6, 15)]}
 
 
 def named(text):

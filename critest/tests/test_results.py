@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from kit import CRITEST, host, results  # noqa: E402
 
 
-MACHINE, GUEST = {"cgroup-v1", "no-apparmor"}, {"cgroup-v2", "apparmor"}
+MACHINE = {"cgroup-v1", "no-apparmor", "linux-6.15"}
+GUEST = {"cgroup-v2", "apparmor", "before-linux-6.15"}
 
 
 def entry(name, state="passed", attempts=1, message=""):
@@ -156,8 +157,10 @@ class Hosts(unittest.TestCase):
         self.assertTrue(all(len(here & set(pair)) == 1 for pair in host.KINDS))
 
     def test_what_is_not_named_is_as_it_is_here(self):
-        self.assertEqual(host.named("apparmor,cgroup-v2"), GUEST)
-        self.assertEqual(host.named("apparmor"), {"apparmor"} | host.kinds() & set(host.KINDS[0]))
+        self.assertEqual(host.named("apparmor,cgroup-v2,before-linux-6.15"), GUEST)
+        for kind in GUEST:
+            others = {name for pair in host.KINDS if kind not in pair for name in pair}
+            self.assertEqual(host.named(kind), {kind} | host.kinds() & others)
 
     def test_what_cannot_be_is_refused(self):
         for text in ("selinux", "", "cgroup-v1,cgroup-v2"):

@@ -45,7 +45,7 @@ pub use leaks::Leaks;
 pub use node::Node;
 pub use processes::{Holdings, processes, threads, zombies};
 pub use registry::{Fault, Registry};
-pub use requests::{BUSYBOX, container, host_pod, image_spec, mount, pod, security_of, shell};
+pub use requests::{BUSYBOX, container, host_pod, image_spec, mount, pod, security_of, shell, unconfined};
 pub use runner::{Test, run};
 pub use server::Server;
 pub use streams::Wanted;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tripod_cri_api::v1::{
     ContainerConfig, ContainerMetadata, ImageSpec, LinuxContainerConfig, LinuxContainerSecurityContext,
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata,
+    PodSandboxMetadata, SecurityProfile, security_profile::ProfileType,
 };
 
 /// The image that every node has.
@@ -60,6 +60,15 @@ fn namespaces(network: NamespaceMode) -> NamespaceOption {
 /// The security context of a container, to be changed.
 pub fn security_of(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
     config.linux.get_or_insert_default().security_context.get_or_insert_default()
+}
+
+/// The same container without the profile of AppArmor that it would get where there is AppArmor: what is behind that
+/// profile is what the test is about.
+#[must_use]
+pub fn unconfined(mut config: ContainerConfig) -> ContainerConfig {
+    let profile = SecurityProfile { profile_type: ProfileType::Unconfined.into(), ..SecurityProfile::default() };
+    security_of(&mut config).apparmor = Some(profile);
+    config
 }
 
 /// An image by its name.

@@ -12,7 +12,7 @@ use rustix::fs::{SealFlags, fcntl_get_seals};
 use tripod_cri_api::v1::{Capability, ContainerConfig, NamespaceMode, PodSandboxConfig};
 use tripod_tests::{
     Cri, Image, Layer, Node, busybox, digest, eventually, host_pod, image_spec, intruder, mount, security_of, shell,
-    tests,
+    tests, unconfined,
 };
 
 use crate::{containers::pod_of, filesystem::masked};
@@ -172,7 +172,7 @@ async fn the_shim_cannot_be_overwritten(node: &mut Node) {
     );
     let capabilities = Capability { add_capabilities: vec!["SYS_PTRACE".into()], ..Capability::default() };
     security_of(&mut overwriter).capabilities = Some(capabilities);
-    let id = cri.run(&pod, &config, &overwriter).await.unwrap();
+    let id = cri.run(&pod, &config, &unconfined(overwriter)).await.unwrap();
     for (number, command) in ["/proc/self/exe", "/bin/self", "/bin/script"].into_iter().enumerate() {
         let mut config_of = shell(&format!("self{number}"), "");
         config_of.command = vec![command.to_owned()];

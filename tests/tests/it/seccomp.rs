@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tonic::{Code, Status};
 use tripod_cri_api::v1::{Capability, ContainerConfig, SecurityProfile, StatusRequest, security_profile::ProfileType};
-use tripod_tests::{Cri, Node, host_pod, security_of, shell, tests};
+use tripod_tests::{Cri, Node, host_pod, security_of, shell, tests, unconfined};
 
 use crate::containers::pod_of;
 
@@ -39,7 +39,7 @@ async fn the_default_profile_forbids_and_allows(node: &mut Node) {
     let script = "unshare -U true 2>&1; mkdir /x && chmod 700 /x && (sleep 0 & wait) && echo fine";
     let (_, text) = cri.outcome(&pod, &config, &default("plain", script)).await.unwrap();
     assert!(text.contains("Operation not permitted") && text.ends_with("fine\n"), "{text}");
-    let mut admin = default("admin", "unshare -U true && mount -t tmpfs none /tmp && echo mounted");
+    let mut admin = unconfined(default("admin", "unshare -U true && mount -t tmpfs none /tmp && echo mounted"));
     security_of(&mut admin).capabilities =
         Some(Capability { add_capabilities: vec!["SYS_ADMIN".into()], ..Capability::default() });
     let (_, text) = cri.outcome(&pod, &config, &admin).await.unwrap();

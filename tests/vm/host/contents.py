@@ -21,6 +21,7 @@ def fill(arguments, folder, disk):
     programs.ensure("cri")
     programs.ensure("cni")
     programs.ensure("clients")
+    programs.ensure("oci")
     python.ensure()
     storage = images.ensure()
     hand_in = disks.HandIn(folder)
@@ -38,7 +39,7 @@ def fill(arguments, folder, disk):
     # critest's runner finds everything built and fetches nothing.
     hand_in.repo(
         "scripts", "tests/vm/guest", "tests/clients", *_besides_build("critest"), *arguments.file,
-        *(build / "bin" / name for name in ("crictl", "critest", "streamclient", "cni")),
+        *(build / "bin" / name for name in ("crictl", "critest", "streamclient", "cni", "runc")),
         *(path.relative_to(REPO) for path in programs.BUILD.glob("*.stamp")),
         storage.relative_to(REPO), *(path.relative_to(REPO) for path in python.VENV.glob("lib/*/site-packages")),
     )
