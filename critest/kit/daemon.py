@@ -89,9 +89,9 @@ class Tripod(Daemon):
     # What is the node's and no pod's: the bridge, the frame of the table (not what is in its maps), the base cgroup.
     allowed = ("link tripod0", r"nft table \S+ tripod(?!.*: element ).*", r"cgroup \S*/tripod")
 
-    def __init__(self, work, certs, program, handler=None):
+    def __init__(self, work, certs, program, handler=None, runtime=None):
         super().__init__(work, certs)
-        self.program, self.handler = program, handler
+        self.program, self.handler, self.runtime = program, handler, runtime
 
     def command(self):
         config = self.work / "config.toml"
@@ -100,13 +100,14 @@ class Tripod(Daemon):
         # No CNI configuration: the built-in bridge.
         config.write_text(
             f'[image]\ncerts_dir = "{self.certs}"\n\n[network]\ncni_conf_dir = "{network}"\n'
-            + (f'\n[runtimes.runc]\ntype = "oci"\npath = "{programs.BIN / "runc"}"\n' if self.handler else "")
+            + (f'\n[runtimes.{self.handler}]\ntype = "oci"\npath = "{self.runtime}"\n' if self.handler else "")
         )
         folders = ["--root", self.root, "--state", self.state, "--socket", self.socket]
         return [self.program, "serve", "--config", config, *folders]
 
     def empty_folders(self):
-        return [self.state / "pods", self.state / "oci" / "runc" / "bundles", self.root / "containers"]
+        bundles = [self.state / "oci" / self.handler / "bundles"] if self.handler else []
+        return [self.state / "pods", *bundles, self.root / "containers"]
 
 
 class Containerd(Daemon):

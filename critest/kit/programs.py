@@ -6,11 +6,15 @@ import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 from . import BUILD, CRITEST, REPO, Failed, say
 
 BIN = BUILD / "bin"
 CNI_BIN = BIN / "cni"
+
+# The OCI runtimes that serve as handlers of these names.
+RUNTIMES = ("runc", "crun")
 
 _CRI_TOOLS = "sigs.k8s.io/cri-tools"
 _CRI_VERSION = f"-X {_CRI_TOOLS}/pkg/version.Version=v1.36.0"
@@ -93,6 +97,17 @@ def ensure(name):
         stamp.write_text(key)
 
 
+def runtime(name, given=None):
+    """The program of a runtime: the one given, or runc from its pin, or what the machine has."""
+    if not given and name == "runc":
+        ensure("oci")
+        return BIN / "runc"
+    program = shutil.which(given or name, path=_path())
+    if not program:
+        raise Failed(f"there is no program {given or name}: install Debian's {name}, or name one with --runtime PATH")
+    return Path(program).resolve()
+
+
 def install(packages):
     """Installs the Debian packages whose program or file is missing: {package: program or absolute path}."""
     missing = [package for package, proof in packages.items() if not _there(proof)]
@@ -113,7 +128,11 @@ def install(packages):
 def _there(proof):
     if proof.startswith("/"):
         return os.path.exists(proof)
-    return shutil.which(proof, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
+    return shutil.which(proof, path=_path()) is not None
+
+
+def _path():
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
 def _output(command):

@@ -59,7 +59,7 @@ def expected(path, kinds, handler=None):
     """Reads a list: `must-pass = [names]`, and `[[skip]]` tables with a reason and its specs.
 
     A skip may name the kinds of hosts (`hosts = ["no-apparmor"]`) and the RuntimeClass handlers (`handlers = ["runc"]`)
-    that it is for; everywhere else its specs must pass.
+    that it is for, and is for each that it names; everywhere else its specs must pass.
     `[[again]]` tables name specs that run once more: what that proves, critest's flags, and the same two lists.
     """
     with open(path, "rb") as file:

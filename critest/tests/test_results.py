@@ -134,6 +134,15 @@ class Lists(unittest.TestCase):
             read = self.read(text, kinds)
             self.assertEqual((read.must_pass, read.skips), wanted)
 
+    def test_a_skip_of_hosts_and_handlers_is_for_each_of_them(self):
+        keys = 'hosts = ["no-apparmor"]\nhandlers = ["runc", "crun"]\n'
+        text = f'must-pass = []\n[[skip]]\nreason = "r"\n{keys}specs = ["b"]\n'
+        for kinds, handler, skipped in (
+            (MACHINE, None, True), (MACHINE, "crun", True), (GUEST, "crun", True), (GUEST, "kata", False),
+            (GUEST, None, False),
+        ):
+            self.assertEqual("b" in self.read(text, kinds, handler).skips, skipped, (kinds, handler))
+
     def test_a_skip_that_names_no_host_is_for_all(self):
         text = 'must-pass = []\n[[skip]]\nreason = "r"\nspecs = ["b"]\n'
         for kinds in (MACHINE, GUEST):
@@ -144,11 +153,11 @@ class Lists(unittest.TestCase):
             self.read('must-pass = []\n[[skip]]\nreason = "r"\nhosts = ["selinux"]\nspecs = ["b"]\n', MACHINE)
 
     @staticmethod
-    def read(text, kinds):
+    def read(text, kinds, handler=None):
         with tempfile.NamedTemporaryFile("w") as file:
             file.write(text)
             file.flush()
-            return results.expected(file.name, kinds)
+            return results.expected(file.name, kinds, handler)
 
 
 class Hosts(unittest.TestCase):

@@ -4,6 +4,8 @@
 //! shim is a subreaper, so that this process becomes its child when `create` ends; from then on the container is like
 //! any other. Each call is a state of the event loop and has a limit.
 
+mod said;
+
 use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
@@ -15,7 +17,6 @@ use rustix::{
     net::{SocketFlags, accept_with},
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
-use serde::Deserialize;
 use tripod_shim_protocol::{Failure, FailureKind, OciPlan, PidNamespace, Reply};
 use tripod_sys::{fork, scm, signal};
 
@@ -36,9 +37,6 @@ use crate::{
     start::{self, ReplyTo, Stages, Start},
     tree::SIGKILL,
 };
-
-/// Bytes that are read of what a runtime says.
-const MAX_SAID: usize = 64 << 10;
 
 /// A start by a runtime, under way.
 #[derive(Debug)]
@@ -68,15 +66,6 @@ pub(crate) struct Making {
 enum Step {
     Create,
     Start,
-}
-
-/// A line of a runtime's log.
-#[derive(Deserialize)]
-struct Said {
-    #[serde(default)]
-    level: String,
-    #[serde(default)]
-    msg: String,
 }
 
 // === impl Step ===
@@ -113,18 +102,17 @@ impl Making {
             let text = format!("did not end within {} s and was killed", self.limit.as_secs_f32());
             return failure(FailureKind::Internal, self.what(), text);
         }
-        let said = last_error(&read_some(&self.log())).or_else(|| {
+        let said = said::last_error(&self.log()).or_else(|| {
             let (_, pipe) = self.outputs.iter().find(|(stream, _)| *stream == Stream::Stderr)?;
-            let mut bytes = vec![0; MAX_SAID];
+            let mut bytes = vec![0; said::MAX];
             let n = rustix::io::read(pipe, &mut bytes[..]).ok()?;
             let text = String::from_utf8_lossy(&bytes[..n]);
             let last = text.lines().rfind(|line| !line.trim().is_empty())?.trim().to_owned();
             Some(last)
         });
         let text = said.unwrap_or_else(|| format!("ended with code {code} and said nothing"));
-        // Both spellings of a program that the user named wrongly; runtimes have no codes for it.
-        let program = text.contains("exec: ") || text.contains("executable file");
-        failure(if program { FailureKind::Program } else { FailureKind::Internal }, self.what(), text)
+        let (kind, text) = said::judged(text, self.oci.plan.process.argv.first().map_or("", String::as_str));
+        failure(kind, self.what(), text)
     }
 }
 
@@ -395,40 +383,4 @@ fn log_of(oci: &OciPlan, step: Step) -> PathBuf {
 
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
-}
-
-/// The end of a file, as far as it is read.
-fn read_some(path: &Path) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(MAX_SAID as u64)))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_SAID as u64).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
-}
-
-/// The last error of a log in JSON, a line each; of one in another form its last line.
-fn last_error(log: &str) -> Option<String> {
-    let lines = || log.lines().rev().filter(|line| !line.trim().is_empty());
-    let said = lines().filter_map(|line| serde_json::from_str::<Said>(line).ok());
-    let mut errors = said.filter(|said| matches!(said.level.as_str(), "error" | "fatal" | "panic"));
-    errors.next().map(|said| said.msg).or_else(|| lines().next().map(|line| line.trim().to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_error_of_a_log_is_told() {
-        let log = "{\"level\":\"warning\",\"msg\":\"w\"}\n{\"level\":\"error\",\"msg\":\"first\",\"time\":\"t\"}\n\
-                   {\"level\":\"error\",\"msg\":\"runc create failed: \\\"x\\\"\"}\n{\"level\":\"debug\",\"msg\":\"d\"}\n\n";
-        assert_eq!(last_error(log).unwrap(), "runc create failed: \"x\"");
-        assert_eq!(last_error("something\nelse \n").unwrap(), "else");
-        assert_eq!(last_error("\n"), None);
-    }
 }

@@ -1,6 +1,6 @@
 //! An OCI runtime, for handlers and in place of the built-in launcher.
 //!
-//! `TRIPOD_TESTS_RUNTIME=/usr/sbin/runc` has it serve every pod of every test.
+//! `TRIPOD_TESTS_RUNTIME=/usr/bin/crun` has that one serve every pod of every test, also those by a handler.
 
 use std::{
     env,
@@ -11,8 +11,8 @@ use crate::Settings;
 
 const CHOICE: &str = "TRIPOD_TESTS_RUNTIME";
 
-/// Under which name the runtime is configured.
-pub const RUNC: &str = "runc";
+/// The handler that [`program`] serves.
+pub const HANDLER: &str = "other";
 
 /// The folders that handlers of these names have, empty; and tripod's own cgroup in trees that only runtimes use.
 pub(crate) const SKELETON: [&str; 13] = [
@@ -23,16 +23,19 @@ pub(crate) const SKELETON: [&str; 13] = [
     "file /run/tripod/oci/failing",
     "file /run/tripod/oci/failing/bundles",
     "file /run/tripod/oci/failing/runtime",
-    "file /run/tripod/oci/runc",
-    "file /run/tripod/oci/runc/bundles",
-    "file /run/tripod/oci/runc/runtime",
+    "file /run/tripod/oci/other",
+    "file /run/tripod/oci/other/bundles",
+    "file /run/tripod/oci/other/runtime",
     "file /run/tripod/oci/chosen",
     "file /run/tripod/oci/chosen/bundles",
     "file /run/tripod/oci/chosen/runtime",
 ];
 
-/// The runtime that `critest/build oci` makes.
-pub fn runc() -> PathBuf {
+/// The runtime that the environment names, or the runc that `critest/build oci` makes.
+pub fn program() -> PathBuf {
+    if let Some(program) = env::var_os(CHOICE) {
+        return program.into();
+    }
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../critest/.build/bin/runc");
     assert!(program.exists(), "no {}: run critest/build oci", program.display());
     program.canonicalize().expect("its path")

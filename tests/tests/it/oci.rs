@@ -15,6 +15,8 @@ use tripod_cri_api::v1::{
 };
 use tripod_tests::{Client, Cri, Node, Wanted, eventually, host_pod, log_text, pod, runtime, shell, tests, transports};
 
+use crate::resources::unified;
+
 tests![
     a_container_runs_and_ends,
     commands_run_in_it,
@@ -34,12 +36,12 @@ tests![
 ];
 
 async fn ready(node: &mut Node) -> Cri {
-    runtime::configure(&mut node.settings, runtime::RUNC, &runtime::runc());
+    runtime::configure(&mut node.settings, runtime::HANDLER, &runtime::program());
     node.ready().await
 }
 
 async fn run_in(cri: &Cri, config: &PodSandboxConfig, container: &ContainerConfig) -> (String, String) {
-    let pod = cri.run_pod_by(runtime::RUNC, config).await.unwrap();
+    let pod = cri.run_pod_by(runtime::HANDLER, config).await.unwrap();
     let id = cri.run(&pod, config, container).await.unwrap();
     (pod, id)
 }
@@ -67,7 +69,7 @@ async fn a_container_runs_and_ends(node: &mut Node) {
         assert_eq!((status.exit_code, text), (number, format!("{number}\n")));
         cri.remove(&status.id).await.unwrap();
     }
-    assert_eq!(cri.pod(&pod).await.unwrap().runtime_handler, runtime::RUNC);
+    assert_eq!(cri.pod(&pod).await.unwrap().runtime_handler, runtime::HANDLER);
 }
 
 async fn commands_run_in_it(node: &mut Node) {
@@ -154,7 +156,8 @@ async fn signals_reach_it(node: &mut Node) {
 async fn limits_change(node: &mut Node) {
     let cri = ready(node).await;
     let limits = |memory: i64| LinuxContainerResources { memory_limit_in_bytes: memory, ..Default::default() };
-    let mut config = shell("main", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes; sleep 1000");
+    let file = if unified() { "memory.max" } else { "memory/memory.limit_in_bytes" };
+    let mut config = shell("main", &format!("cat /sys/fs/cgroup/{file}; sleep 1000"));
     config.linux.as_mut().unwrap().resources = Some(limits(64 << 20));
     let (_, id) = run_in(&cri, &host_pod("main"), &config).await;
     let first = eventually("what the container reads first", Duration::from_secs(20), async || {
@@ -162,15 +165,15 @@ async fn limits_change(node: &mut Node) {
     })
     .await;
     assert_eq!(first, format!("{}\n", 64 << 20), "they held before the first instruction");
-    let read = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
-    assert_eq!(cri.sh(&id, read).await, (64 << 20).to_string());
+    let read = format!("cat /sys/fs/cgroup/{file}");
+    assert_eq!(cri.sh(&id, &read).await, (64 << 20).to_string());
     let request = UpdateContainerResourcesRequest {
         container_id: id.clone(),
         linux: Some(limits(96 << 20)),
         ..Default::default()
     };
     cri.runtime().update_container_resources(request).await.unwrap();
-    assert_eq!(cri.sh(&id, read).await, (96 << 20).to_string());
+    assert_eq!(cri.sh(&id, &read).await, (96 << 20).to_string());
     let denied = cri.exec(&id, &["/bin/sh", "-c", "mknod /dev/mem c 1 1 && cat /dev/mem"], 10).await.unwrap();
     assert_ne!(denied.exit_code, 0, "device rules hold");
 }
@@ -178,13 +181,14 @@ async fn limits_change(node: &mut Node) {
 async fn what_is_wrong_with_a_program_is_told(node: &mut Node) {
     let cri = ready(node).await;
     let config = host_pod("main");
-    let pod = cri.run_pod_by(runtime::RUNC, &config).await.unwrap();
+    let pod = cri.run_pod_by(runtime::HANDLER, &config).await.unwrap();
+    let call = format!("{} create", runtime::program().display());
     for (number, command) in ["/no/such/program", "absent-from-path", "/etc/passwd"].into_iter().enumerate() {
         let mut container = shell(&format!("c{number}"), "");
         container.command = vec![command.into()];
         let id = cri.create(&pod, &config, &container).await.unwrap();
         let error = cri.start(&id).await.unwrap_err();
-        assert!(error.message().contains(command) && error.message().contains("runc create"), "{error}");
+        assert!(error.message().contains(command) && error.message().contains(&call), "{error}");
         let status = cri.status(&id).await.unwrap();
         assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"), "{status:?}");
         assert!(status.message.contains(command), "{}", status.message);
@@ -211,7 +215,7 @@ async fn it_outlives_the_daemon(node: &mut Node) {
 async fn what_a_killed_daemon_was_making_goes(node: &mut Node) {
     let cri = ready(node).await;
     let config = host_pod("main");
-    let pod = cri.run_pod_by(runtime::RUNC, &config).await.unwrap();
+    let pod = cri.run_pod_by(runtime::HANDLER, &config).await.unwrap();
     for (number, pause) in [3, 20, 45, 70].into_iter().enumerate() {
         let cri = node.daemon().cri();
         let id = cri.create(&pod, &config, &shell(&format!("c{number}"), "sleep 1000")).await.unwrap();
@@ -237,7 +241,7 @@ async fn nothing_of_it_is_mounted_on_the_host(node: &mut Node) {
     let before = mounts();
     let (_, id) = run(&cri, "sleep 1000").await;
     assert_eq!(mounts(), before);
-    let bundle = Path::new("/run/tripod/oci/runc/bundles").join(&id);
+    let bundle = Path::new("/run/tripod/oci/other/bundles").join(&id);
     assert_eq!(fs::read_dir(bundle.join("rootfs")).unwrap().count(), 0);
     let inside = cri.sh(&id, "cat /proc/self/mountinfo").await;
     assert!(!inside.contains("/run/tripod/oci"), "{inside}");
@@ -251,19 +255,21 @@ async fn a_handler_that_is_not_there_is_refused(node: &mut Node) {
     let refused = async |handler: &str| -> Status { cri.run_pod_by(handler, &host_pod("main")).await.unwrap_err() };
     let error = refused("kata").await;
     assert_eq!(error.code(), Code::InvalidArgument);
-    assert!(error.message().contains("\"kata\"") && error.message().contains("absent, runc"), "{error}");
+    assert!(error.message().contains("\"kata\"") && error.message().contains("absent, other"), "{error}");
     let error = refused("absent").await;
     assert_eq!(error.code(), Code::FailedPrecondition);
     assert!(error.message().contains("/no/such/runtime") && error.message().contains("install"), "{error}");
     assert!(cri.pods().await.is_empty(), "nothing was made");
 
     let status = cri.runtime().status(StatusRequest { verbose: false }).await.unwrap().into_inner();
-    let features: Vec<(String, bool)> = status
+    let mut features: Vec<(String, bool)> = status
         .runtime_handlers
         .into_iter()
         .map(|handler| (handler.name, handler.features.unwrap().recursive_read_only_mounts))
         .collect();
-    let expected = [("", true), ("absent", false), ("runc", true)].map(|(name, able)| (name.to_owned(), able));
+    // Where a runtime serves all pods, it has a handler besides.
+    features.retain(|(name, _)| name != "chosen");
+    let expected = [("", true), ("absent", false), ("other", true)].map(|(name, able)| (name.to_owned(), able));
     assert_eq!(features, expected);
 }
 
@@ -319,7 +325,7 @@ async fn people_can_read_the_specification(node: &mut Node) {
         info["runtimeSpec"].clone()
     };
     let (of_runc, of_linux) = (spec(&by_runc).await, spec(&plain).await);
-    let bundle = Path::new("/run/tripod/oci/runc/bundles").join(&by_runc);
+    let bundle = Path::new("/run/tripod/oci/other/bundles").join(&by_runc);
     let written = fs::read(bundle.join("config.json")).unwrap();
     let mut written: serde_json::Value = serde_json::from_slice(&written).unwrap();
     // The one thing in which a host without CAP_SYS_RESOURCE differs.
