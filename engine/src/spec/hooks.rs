@@ -6,9 +6,11 @@ use tripod_shim_protocol::Hook;
 pub(super) fn hooks(hooks: &[Hook]) -> Value {
     let mut stages = Map::new();
     for hook in hooks {
+        // Some runtimes would start it without the name under which programs of many names find out what they are.
+        let args = if hook.args.is_empty() { json!([hook.path]) } else { json!(hook.args) };
         let entry = super::present(json!({
             "path": hook.path,
-            "args": hook.args,
+            "args": args,
             "env": hook.env,
             "timeout": hook.timeout,
         }));

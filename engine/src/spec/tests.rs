@@ -119,6 +119,7 @@ fn every_part_of_a_plan_is_where_others_look_for_it() {
     let hooks = spec.hooks().as_ref().unwrap();
     assert_eq!(hooks.poststop().as_ref().unwrap()[0].timeout(), Some(3));
     assert_eq!(hooks.create_container().as_ref().unwrap()[0].path(), Path::new("/bin/hook"));
+    assert_eq!(hooks.poststop().as_ref().unwrap()[0].args(), &Some(vec!["/bin/hook".to_owned()]));
     assert!(hooks.poststart().is_none());
 }
 
