@@ -14,7 +14,7 @@ use std::{
 use tripod_engine::{
     Engine, EngineOptions, Error, Kind, Plugins, Result, isolator,
     launcher::{Linux, Oci, OciOptions},
-    plugin::{Features, Isolator, Launcher},
+    plugin::{Features, Isolator, Launcher, Provisioner},
     shim::ShimProgram,
 };
 use tripod_image_service::ImageService;
@@ -57,13 +57,17 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     }
     isolators.extend(builtin.after_network);
 
+    let overlay = Arc::new(service.overlay());
+    let provisioner = Arc::clone(&overlay) as Arc<dyn Provisioner>;
+    let disk = isolator::Disk::new(Arc::clone(&provisioner), &limits, config.limits.disk_interval());
+    isolators.extend(disk.map(|disk| Arc::new(disk) as Arc<dyn Isolator>));
+
     let launchers = launchers(config, &builtin.cgroups).await;
     if !config.hooks_dir.as_os_str().is_empty() {
         let able = launchers.iter().filter(|(_, launcher)| launcher.features().hooks).map(|(name, _)| name.clone());
         isolators.push(Arc::new(isolator::Hooks::new(config.hooks_dir.clone(), able.collect())));
     }
 
-    let overlay = service.overlay();
     let no_user_namespaces = overlay.check_user_namespaces().await.err().map(|error| error.to_string());
     if let Some(why) = &no_user_namespaces {
         tracing::info!(why, "pods cannot have user namespaces on this node");
@@ -74,7 +78,7 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
         (name.clone(), Features { user_namespaces, ..features })
     };
     let handlers = launchers.iter().map(features).collect();
-    let plugins = Plugins { isolators, provisioner: Arc::new(overlay), launchers };
+    let plugins = Plugins { isolators, provisioner, launchers };
     let options = EngineOptions { root: config.root.clone(), state: config.state.clone(), shim };
     let engine = Engine::open(options, plugins).await?;
     let images = Images::new(service).await?;

@@ -15,6 +15,7 @@ mod session;
 mod spec;
 mod stop;
 mod usage;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -125,6 +126,7 @@ impl Engine {
         });
         engine.recover(loaded).await?;
         leftovers::retry_in_background(&engine, retries);
+        watch::watch_in_background(&engine);
         Ok(engine)
     }
 

@@ -11,7 +11,8 @@
 //!    whose default profile depends on them, and `apparmor`.
 //! 6. `mounts`, `selinux`, which labels them, `devices`, which looks at what is mounted over `/dev`.
 //! 7. `cgroups`: last, because device rules are written by `devices`.
-//! 8. [`Hooks`], where the operator has some: they look at what has become of the request.
+//! 8. [`Disk`], where the operator has set a limit: `cgroups` writes the other limits anew.
+//! 9. [`Hooks`], where the operator has some: they look at what has become of the request.
 
 mod apparmor;
 mod blocking;
@@ -20,6 +21,7 @@ pub mod capability;
 mod cgroups;
 mod credentials;
 mod devices;
+mod disk;
 mod files;
 mod hooks;
 mod mounts;
@@ -38,6 +40,7 @@ pub use capabilities::Capabilities;
 pub use cgroups::{CgroupConfig, CgroupDriver, Cgroups, merge_limits};
 pub use credentials::Credentials;
 pub use devices::Devices;
+pub use disk::Disk;
 pub use files::Files;
 pub use hooks::Hooks;
 pub use mounts::Mounts;

@@ -18,6 +18,8 @@ pub struct Limits {
     pub capabilities: Option<Vec<Capability>>,
     /// Processes and threads of a container.
     pub pids: Option<u64>,
+    /// Bytes that a container's writable layer may take.
+    pub disk_bytes: Option<u64>,
 }
 
 /// Something for each RuntimeClass handler, and for all others.

@@ -10,6 +10,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -120,6 +121,17 @@ pub trait Isolator: fmt::Debug + Send + Sync {
         None
     }
 
+    /// How often [`Self::watch`] wants to be asked about each running container; `None` is never.
+    fn watch_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether a running container is above a limit that the kernel does not hold by itself. It is killed then, and its
+    /// status tells this reason.
+    async fn watch(&self, _container: &ContainerId, _plan: &LaunchPlan) -> Result<Option<Limitation>> {
+        Ok(None)
+    }
+
     /// Kills every process that is left of a container whose first process has ended, and waits for their end.
     async fn kill_rest(&self, _plan: &LaunchPlan) -> Result<()> {
         Ok(())
@@ -212,8 +224,9 @@ pub trait Provisioner: fmt::Debug + Send + Sync {
         ids: Option<&MappedIds>,
     ) -> Result<OwnedFd>;
 
-    /// What the writable layer uses.
-    async fn usage(&self, container: &ContainerId) -> Result<WritableLayer>;
+    /// What the writable layer uses. A count that is no older than `age` will do, as will any that took so long that
+    /// making it again so soon would keep the disk busy.
+    async fn usage(&self, container: &ContainerId, age: Duration) -> Result<WritableLayer>;
 
     /// Removes the writable layer and lets go of the image. Idempotent; unknown IDs are fine.
     async fn destroy(&self, container: &ContainerId) -> Result<()>;

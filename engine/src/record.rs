@@ -65,6 +65,9 @@ pub struct ContainerRecord {
     pub credentials: Credentials,
     /// The limits that hold now.
     pub resources: Resources,
+    /// The limit for which it is being killed, or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limitation: Option<Limitation>,
 }
 
 /// State of a container. It only goes forward: created, running, exited.

@@ -14,6 +14,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -300,8 +301,8 @@ impl Provisioner for Overlay {
         })
     }
 
-    async fn usage(&self, container: &ContainerId) -> Result<WritableLayer> {
-        self.usage.get(container, &self.folder(container).join("upper")).await
+    async fn usage(&self, container: &ContainerId, age: Duration) -> Result<WritableLayer> {
+        self.usage.get(container, &self.folder(container).join("upper"), age).await
     }
 
     async fn destroy(&self, container: &ContainerId) -> Result<()> {

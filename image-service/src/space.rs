@@ -14,6 +14,9 @@ use tripod_engine::{ContainerId, Error, Result, usage::WritableLayer};
 
 use crate::{content, fetch::blocking, service::ImageService};
 
+/// How old a count of a writable layer may be.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// Use of a filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FsUsage {
@@ -59,7 +62,7 @@ impl ImageService {
         for container in leases {
             let upper = self.inner.fetcher.layout.containers().join(&container).join("upper");
             // One that is going away, or only holds image volumes, has none.
-            let Ok(usage) = self.inner.usage.get(&container, &upper).await else { continue };
+            let Ok(usage) = self.inner.usage.get(&container, &upper, FRESH).await else { continue };
             written.bytes += usage.bytes;
             written.inodes += usage.inodes;
         }

@@ -38,6 +38,15 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ),
     ("limits.pids", "Processes and threads of a container; \"unlimited\" takes a limit back from a handler."),
     (
+        "limits.disk_bytes",
+        "Bytes on disk of a container's writable layer (not its volumes or its log). One that takes more is killed; \
+         without limits nothing is counted.",
+    ),
+    (
+        "limits.disk_interval_seconds",
+        "How often that is looked at. A layer that takes long to count is counted less often.",
+    ),
+    (
         "limits.ulimits",
         "Limits of processes by their names in setrlimit(2), as nofile = \"1024:65536\" (soft:hard), core = 0, \
          memlock = \"unlimited\", nofile = { soft = 1024, hard = 65536 }.",
@@ -149,6 +158,8 @@ pub(super) const ABSENT: &[(&str, &str)] = &[
          \"NET_BIND_SERVICE\", \"NET_RAW\", \"SYS_CHROOT\", \"MKNOD\", \"AUDIT_WRITE\", \"SETFCAP\"]",
     ),
     ("limits.pids", "4096"),
+    ("limits.disk_bytes", "10737418240"),
+    ("limits.disk_interval_seconds", "10"),
     ("network.mtu", "1500"),
     ("streaming.tls", "{ certificate = \"/etc/tripod/streaming.crt\", key = \"/etc/tripod/streaming.key\" }"),
     ("metrics.address", "\"127.0.0.1:9323\""),

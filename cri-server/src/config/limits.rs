@@ -5,7 +5,7 @@
 
 mod bound;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tripod_engine::{
@@ -24,6 +24,13 @@ const MAX_PIDS: u64 = 1 << 22;
 /// The most open files of a process unless the node's sysctl `fs.nr_open` says otherwise.
 const OPEN_FILES: u64 = 1 << 20;
 
+/// Bytes of disk; folders and mount points of a container take some by themselves.
+const MIN_DISK: u64 = 1 << 20;
+
+/// Seconds between two looks at the disk, and which there may be.
+const DISK_SECONDS: u64 = 10;
+const DISK_INTERVAL: RangeInclusive<u64> = 1..=3600;
+
 /// Limits as they are written down.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +41,12 @@ pub struct LimitsConfig {
     /// Processes and threads of a container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<Bound>,
+    /// Bytes that the writable layer of a container may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<Bound>,
+    /// How often that is looked at; one for the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_interval_seconds: Option<u64>,
     /// Resource limits of processes.
     pub ulimits: BTreeMap<Resource, Ulimit>,
     /// Sysctls of pods.
@@ -45,6 +58,7 @@ pub struct LimitsConfig {
 struct Understood {
     capabilities: Option<Vec<Capability>>,
     pids: Option<Bound>,
+    disk_bytes: Option<Bound>,
     rlimits: BTreeMap<Resource, Rlimit>,
     sysctls: Map,
 }
@@ -58,7 +72,7 @@ impl LimitsConfig {
     /// `at` is the name of the section.
     fn understand(&self, at: &str, open_files: u64) -> Result<Understood, Wrong> {
         let wrong = |key: &str, problem: String| Wrong::new(join(at, key), problem);
-        let mut understood = Understood { pids: self.pids, ..Understood::default() };
+        let mut understood = Understood { pids: self.pids, disk_bytes: self.disk_bytes, ..Understood::default() };
         for (resource, ulimit) in &self.ulimits {
             let key = format!("ulimits.{}", name(*resource));
             let rlimit = ulimit.rlimit(*resource, open_files).map_err(|problem| wrong(&key, problem))?;
@@ -79,6 +93,15 @@ impl LimitsConfig {
         {
             return Err(wrong("pids", format!("{pids} is not between 1 and {MAX_PIDS}, nor \"unlimited\"")));
         }
+        if let Some(Bound::At(bytes)) = self.disk_bytes
+            && bytes < MIN_DISK
+        {
+            return Err(wrong("disk_bytes", format!("{bytes} is less than {MIN_DISK}, with which nothing can run")));
+        }
+        if let Some(seconds) = self.disk_interval_seconds.filter(|seconds| !DISK_INTERVAL.contains(seconds)) {
+            let (least, most) = DISK_INTERVAL.into_inner();
+            return Err(wrong("disk_interval_seconds", format!("{seconds} is not between {least} and {most}")));
+        }
         Ok(understood)
     }
 }
@@ -89,6 +112,7 @@ impl Understood {
         let mut whole = common.clone();
         whole.capabilities = self.capabilities.clone().or(whole.capabilities);
         whole.pids = self.pids.or(whole.pids);
+        whole.disk_bytes = self.disk_bytes.or(whole.disk_bytes);
         whole.rlimits.extend(self.rlimits.clone());
         whole.sysctls.extend(self.sysctls.clone());
         whole
@@ -100,6 +124,7 @@ impl Understood {
             sysctls: self.sysctls,
             capabilities: self.capabilities,
             pids: self.pids.and_then(Bound::number),
+            disk_bytes: self.disk_bytes.and_then(Bound::number),
         }
     }
 }
@@ -111,7 +136,12 @@ impl Config {
         let common = self.limits.understand("limits", open_files)?;
         let mut own = BTreeMap::new();
         for (handler, runtime) in &self.runtimes {
-            let limits = runtime.limits.understand(&format!("runtimes.{handler}.limits"), open_files)?;
+            let at = format!("runtimes.{handler}.limits");
+            if runtime.limits.disk_interval_seconds.is_some() {
+                let problem = "there is one interval for all handlers; set limits.disk_interval_seconds";
+                return Err(Wrong::new(join(&at, "disk_interval_seconds"), problem));
+            }
+            let limits = runtime.limits.understand(&at, open_files)?;
             own.insert(handler.clone(), limits.over(&common).limits());
         }
         // Pods that name no handler have the default one.
@@ -119,6 +149,13 @@ impl Config {
             own.insert(String::new(), default);
         }
         Ok(ByHandler::new(common.limits(), own))
+    }
+}
+
+impl LimitsConfig {
+    /// How often the disk is looked at.
+    pub(crate) fn disk_interval(&self) -> Duration {
+        Duration::from_secs(self.disk_interval_seconds.unwrap_or(DISK_SECONDS))
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn resources(field: &str, asked: &LinuxContainerResources) -> Refused
         memory_limit,
         memory_swap,
         pids_limit: None,
+        disk_limit: None,
         hugepages: asked
             .hugepage_limits
             .iter()

@@ -122,6 +122,7 @@ impl Engine {
             state: ContainerState::Created,
             credentials: plan.process.credentials.clone(),
             resources: plan.resources.clone(),
+            limitation: None,
         };
         undo.push("record", {
             let (engine, id) = (Arc::clone(self), id.clone());

@@ -48,6 +48,9 @@ impl Engine {
     }
 
     async fn limitation(&self, container: &Container) -> Option<Limitation> {
+        if let Some(limitation) = &container.record().limitation {
+            return Some(limitation.clone());
+        }
         let plan = container.plan();
         for isolator in &self.plugins.isolators {
             if let Some(limitation) = isolator.limitation(&plan).await {

@@ -15,6 +15,7 @@ fn container(pod: &PodId, name: &str) -> Arc<Container> {
         state: ContainerState::Created,
         credentials: tripod_shim_protocol::Credentials::default(),
         resources: tripod_shim_protocol::Resources::default(),
+        limitation: None,
     };
     Arc::new(Container::new(record, tripod_shim_protocol::LaunchPlan::default(), None))
 }

@@ -1,5 +1,7 @@
 //! What containers and pods use.
 
+use std::time::Duration;
+
 use super::{Engine, limited, now};
 use crate::{
     Result,
@@ -8,7 +10,10 @@ use crate::{
 };
 
 /// Longest time that the measuring of a writable layer may hold up an answer.
-const MEASURE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+const MEASURE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How old a count of a writable layer may be that goes into statistics.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// A container's usage at one moment.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +37,7 @@ impl Engine {
                 isolator.usage(&plan, &mut usage);
             }
         }
-        let measure = self.plugins.provisioner.usage(&container.id);
+        let measure = self.plugins.provisioner.usage(&container.id, FRESH);
         let writable = limited(MEASURE_LIMIT, "measuring the writable layer", measure)
             .await
             .inspect_err(|error| tracing::debug!(container = %container.id, %error, "no usage of the writable layer"))

@@ -13,23 +13,34 @@ use tripod_engine::{ContainerId, Error, Kind, Result, usage::WritableLayer};
 
 use crate::{fetch::blocking, flight::Flights};
 
-/// Age up to which a count is given again.
-const FRESH: Duration = Duration::from_secs(10);
-/// A count that took long is kept for this many times as long.
+/// A count that took long is kept for this many times as long, whoever wants a newer one.
 const PATIENCE: u32 = 20;
 
 /// Counts of all containers.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    counted: Mutex<HashMap<ContainerId, (WritableLayer, Instant)>>,
+    counted: Mutex<HashMap<ContainerId, Count>>,
     counting: Arc<Flights<ContainerId, WritableLayer, ()>>,
 }
 
+/// A count.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    usage: WritableLayer,
+    begin: Instant,
+    took: Duration,
+}
+
 impl Cache {
-    /// What the folder of a container uses, at most some seconds old.
-    pub(crate) async fn get(self: &Arc<Self>, container: &ContainerId, folder: &Path) -> Result<WritableLayer> {
-        if let Some((usage, until)) = self.counted().get(container)
-            && Instant::now() < *until
+    /// What the folder of a container uses, counted no longer ago than `age` if that can be had.
+    pub(crate) async fn get(
+        self: &Arc<Self>,
+        container: &ContainerId,
+        folder: &Path,
+        age: Duration,
+    ) -> Result<WritableLayer> {
+        if let Some(Count { usage, begin, took }) = self.counted().get(container)
+            && begin.elapsed() < age.max(*took * PATIENCE)
         {
             return Ok(*usage);
         }
@@ -41,8 +52,7 @@ impl Cache {
                 io::ErrorKind::NotFound => Error::new(Kind::NotFound, format!("container {id} has no writable layer")),
                 _ => Error::io(format!("cannot count the writable layer of container {id}"), error),
             })?;
-            let until = Instant::now() + FRESH.max(begin.elapsed() * PATIENCE);
-            cache.counted().insert(id, (usage, until));
+            cache.counted().insert(id, Count { usage, begin, took: begin.elapsed() });
             Ok(usage)
         };
         self.counting.join(container.clone(), (), work).outcome.await
@@ -52,7 +62,7 @@ impl Cache {
         self.counted().remove(container);
     }
 
-    fn counted(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, (WritableLayer, Instant)>> {
+    fn counted(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, Count>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
+    time::Duration,
 };
 
 use tar::EntryType;
@@ -83,7 +84,7 @@ async fn image_volumes_are_read_only_and_cannot_be_left() {
     // The lease of a volume holds as one of a root filesystem does.
     root.images.remove(&single).await.unwrap();
     root.images.remove(&double).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(std::fs::read_dir(root.path().join("layers")).unwrap().count(), 2);
     overlay.destroy(&container).await.unwrap();
 }
@@ -95,7 +96,7 @@ async fn what_is_not_there_is_named() {
     let error = overlay.provision("sha256:0000", &container, None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains("pull it first"), "{error}");
-    assert_eq!(overlay.usage(&container).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(overlay.usage(&container, Duration::ZERO).await.unwrap_err().kind(), Kind::NotFound);
     overlay.destroy(&container).await.unwrap();
     assert_eq!(std::fs::read_dir(root.path().join("containers")).unwrap().count(), 0);
 }

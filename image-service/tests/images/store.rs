@@ -55,7 +55,7 @@ async fn an_image_becomes_a_root_filesystem() {
     drop(mount);
     let mount = detached(overlay.provision(&pulled.id, &container, None).await.unwrap());
     assert_eq!(std::fs::read_to_string(visible(&mount).join("etc/new")).unwrap(), "new");
-    assert!(overlay.usage(&container).await.unwrap().inodes >= 3);
+    assert!(overlay.usage(&container, Duration::ZERO).await.unwrap().inodes >= 3);
     drop(mount);
     overlay.destroy(&container).await.unwrap();
     overlay.destroy(&container).await.unwrap();

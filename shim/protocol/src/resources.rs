@@ -28,6 +28,9 @@ pub struct Resources {
     pub hugepages: BTreeMap<String, u64>,
     /// Files of the unified hierarchy, written as given (`memory.high` = `1G`).
     pub unified: BTreeMap<String, String>,
+    /// Bytes that the writable layer may take; the daemon looks after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_limit: Option<u64>,
     /// Device access, applied in order onto a base of nothing.
     pub devices: Vec<DeviceRule>,
 }

@@ -2,8 +2,11 @@
 
 use std::{fs, time::Duration};
 
-use tripod_cri_api::v1::{Capability, ContainerConfig, LinuxContainerResources, PodSandboxConfig, StatusRequest};
-use tripod_tests::{Cri, Node, eventually, host_pod, log_text, pod, security_of, shell, tests};
+use tripod_cri_api::v1::{
+    Capability, ContainerConfig, ContainerState, ContainerStatus, LinuxContainerResources, PodSandboxConfig,
+    StatusRequest,
+};
+use tripod_tests::{Cri, Node, eventually, host_pod, log_text, mount, pod, security_of, shell, tests};
 
 use crate::resources::{group, unified};
 
@@ -11,6 +14,7 @@ tests![
     ulimits_and_capabilities_are_those_of_the_settings,
     sysctls_are_set_where_the_pod_can_have_them,
     processes_are_limited_and_refusals_told,
+    who_fills_the_disk_is_killed_and_told_why,
 ];
 
 /// A handler with limits of its own.
@@ -113,4 +117,35 @@ async fn processes_are_limited_and_refusals_told(node: &mut Node) {
         let limit = fs::read_to_string(format!("{}/pids.max", group(&id, "pids"))).unwrap();
         assert_eq!(limit.trim(), "77", "the request's own wins");
     }
+}
+
+async fn who_fills_the_disk_is_killed_and_told_why(node: &mut Node) {
+    node.settings.raw("limits.disk_bytes", "4194304");
+    node.settings.raw("limits.disk_interval_seconds", "1");
+    node.settings.raw("runtimes.free.limits.disk_bytes", "\"unlimited\"");
+    let cri = node.ready().await;
+    let fill = |mebibytes: u32| format!("dd if=/dev/zero of=/file bs=1M count={mebibytes} && exec sleep 1000");
+    let told = |status: &ContainerStatus| {
+        assert_eq!((status.reason.as_str(), status.exit_code), ("DiskLimitExceeded", 137), "{status:?}");
+        assert!(status.message.contains("the limit is 4194304"), "{status:?}");
+    };
+    let config = host_pod("main");
+    let (pod, full) = run_by(&cri, "", &config, &shell("full", &fill(16))).await;
+    let modest = cri.run(&pod, &config, &shell("modest", &fill(1))).await.unwrap();
+    // Volumes are not the container's own.
+    let mut volume = shell("volume", "dd if=/dev/zero of=/data/file bs=1M count=16 && exec sleep 1000");
+    fs::create_dir("/run/data").unwrap();
+    volume.mounts.push(mount("/run/data", "/data"));
+    let volume = cri.run(&pod, &config, &volume).await.unwrap();
+    let (_, free) = run_by(&cri, "free", &host_pod("free"), &shell("main", &fill(16))).await;
+    told(&cri.exited(&full).await);
+    // The limit goes with the container, and the next daemon looks after it.
+    let cri = node.restart().await;
+    // It may end while this still writes.
+    let _ = cri.exec(&modest, &["/bin/sh", "-c", "dd if=/dev/zero of=/more bs=1M count=16"], 20).await;
+    told(&cri.exited(&modest).await);
+    for id in [volume, free] {
+        assert_eq!(cri.status(&id).await.unwrap().state(), ContainerState::ContainerRunning);
+    }
+    fs::remove_dir_all("/run/data").unwrap();
 }

@@ -39,10 +39,10 @@ fn ulimits_are_read_in_every_form() {
 #[test]
 fn a_handlers_keys_win_one_by_one() {
     let text = "default_runtime = \"b\"\n\
-        [limits]\npids = 100\ncapabilities = [\"CHOWN\", \"cap_kill\"]\n\
+        [limits]\npids = 100\ndisk_bytes = 1073741824\ncapabilities = [\"CHOWN\", \"cap_kill\"]\n\
         [limits.ulimits]\nnofile = 10\ncore = 0\n\
         [limits.sysctls]\n\"net.core.somaxconn\" = 7\n\"kernel/msgmax\" = \"9\"\n\
-        [runtimes.a.limits]\npids = \"unlimited\"\n[runtimes.a.limits.ulimits]\nnofile = 20\n\
+        [runtimes.a.limits]\npids = \"unlimited\"\ndisk_bytes = \"unlimited\"\n[runtimes.a.limits.ulimits]\nnofile = 20\n\
         [runtimes.b.limits]\ncapabilities = []\npids = 5\n[runtimes.b.limits.sysctls]\n\"net/core/somaxconn\" = 8\n";
     let sysctls = |somaxconn: &str| {
         let all = [("kernel.msgmax", "9"), ("net.core.somaxconn", somaxconn)];
@@ -53,10 +53,11 @@ fn a_handlers_keys_win_one_by_one() {
         sysctls: sysctls("7"),
         capabilities: Some(vec![0, 5]),
         pids: Some(100),
+        disk_bytes: Some(1 << 30),
     };
     assert_eq!(limits(text, "not configured"), common);
     let nofile = vec![rlimit(Resource::Core, 0, 0), rlimit(Resource::Nofile, 20, 20)];
-    assert_eq!(limits(text, "a"), Limits { rlimits: nofile, pids: None, ..common.clone() });
+    assert_eq!(limits(text, "a"), Limits { rlimits: nofile, pids: None, disk_bytes: None, ..common.clone() });
     let b = Limits { capabilities: Some(Vec::new()), pids: Some(5), sysctls: sysctls("8"), ..common };
     assert_eq!(limits(text, "b"), b);
     assert_eq!(limits(text, ""), b, "pods that name no handler have the default one");
@@ -73,6 +74,13 @@ fn what_cannot_work_is_named_with_file_key_value_and_what_can() {
         ("[limits]\npids = \"many\"", &["\"many\" is no limit"]),
         ("[limits]\npids = 1.5", &["line 2", "a number, or \"unlimited\""]),
         ("[limits]\npid = 1", &["line 2", "pid", "pids"]),
+        ("[limits]\ndisk_bytes = 4096", &["limits.disk_bytes", "4096", "1048576"]),
+        ("[limits]\ndisk_bytes = -5", &["disk_bytes = -5", "-5 is no limit"]),
+        ("[limits]\ndisk_interval_seconds = 0", &["limits.disk_interval_seconds", "0", "between 1 and 3600"]),
+        (
+            "[runtimes.x.limits]\ndisk_interval_seconds = 5",
+            &["runtimes.x.limits.disk_interval_seconds", "one interval for all", "limits.disk_interval_seconds"],
+        ),
         ("[limits]\ncapabilities = [\"CHOWN\", \"FLY\"]", &["limits.capabilities", "\"FLY\"", "NET_RAW"]),
         ("[limits]\ncapabilities = [\"ALL\"]", &["limits.capabilities", "\"ALL\""]),
         ("[limits.ulimits]\nnofile = \"2:1\"", &["limits.ulimits.nofile", "2", "above the hard limit 1"]),

@@ -69,6 +69,7 @@ fn every_metric_is_described_and_every_description_used() {
         state: ContainerState::Running { pid: 2, started_at: 4_000_000_000 },
         credentials: Default::default(),
         resources: Default::default(),
+        limitation: None,
     };
     container.resources.cpu_period = Some(1);
     container.resources.cpu_quota = Some(1);

@@ -26,6 +26,7 @@ pub fn merge(old: &Resources, new: &Resources) -> Resources {
         memory_limit: new.memory_limit.or(old.memory_limit),
         memory_swap: new.memory_swap.or(old.memory_swap),
         pids_limit: new.pids_limit.or(old.pids_limit),
+        disk_limit: new.disk_limit.or(old.disk_limit),
         hugepages,
         unified,
         devices: old.devices.clone(),

@@ -1,0 +1,68 @@
+//! The disk that a container may fill: its writable layer, counted now and then.
+//!
+//! The kernel keeps no such limit for a folder without project quotas, which few filesystems have switched on. So a
+//! container can be above its limit until the next count, and is ended then. Where no limit is set there is no such
+//! isolator, and nothing is counted.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tripod_shim_protocol::LaunchPlan;
+
+use crate::{
+    ByHandler, ContainerId, Limits, Result,
+    plugin::{ContainerContext, Isolator, Limitation, Provisioner},
+};
+
+/// What the status says of a container that was ended for it. Not `Evicted`: that is kubelet's word for a pod that it
+/// has removed from the node, and this container may be started again.
+const REASON: &str = "DiskLimitExceeded";
+
+/// Looks at writable layers.
+#[derive(Debug)]
+pub struct Disk {
+    provisioner: Arc<dyn Provisioner>,
+    limits: ByHandler<Option<u64>>,
+    interval: Duration,
+}
+
+impl Disk {
+    /// `None` where nobody has a limit. A layer is looked at once in each `interval`.
+    pub fn new(provisioner: Arc<dyn Provisioner>, limits: &ByHandler<Limits>, interval: Duration) -> Option<Self> {
+        let limits = limits.map(|limits| limits.disk_bytes);
+        let limited = limits.iter().any(Option::is_some);
+        limited.then_some(Self { provisioner, limits, interval })
+    }
+}
+
+#[async_trait]
+impl Isolator for Disk {
+    fn name(&self) -> &'static str {
+        "disk"
+    }
+
+    async fn prepare(&self, container: ContainerContext<'_>, plan: &mut LaunchPlan) -> Result<()> {
+        plan.resources.disk_limit = *self.limits.of(&container.pod.config.runtime_handler);
+        Ok(())
+    }
+
+    fn watch_interval(&self) -> Option<Duration> {
+        Some(self.interval)
+    }
+
+    async fn watch(&self, container: &ContainerId, plan: &LaunchPlan) -> Result<Option<Limitation>> {
+        let Some(limit) = plan.resources.disk_limit else { return Ok(None) };
+        // A count of the statistics will do if it is about as old as the last look would be on average.
+        let used = self.provisioner.usage(container, self.interval / 2).await?.bytes;
+        let exceeded = || Limitation {
+            reason: Some(REASON.to_owned()),
+            message: format!(
+                "its writable layer takes {used} bytes of the disk; the limit is {limit} (limits.disk_bytes)"
+            ),
+        };
+        Ok((used > limit).then(exceeded))
+    }
+}
+
+#[cfg(test)]
+mod tests;
