@@ -6,8 +6,10 @@ use std::{
 };
 
 use tonic::Code;
-use tripod_cri_api::v1::{Int64Value, KeyValue};
-use tripod_tests::{Cri, Node, host_pod, security_of, shell, tests, within};
+use tripod_cri_api::v1::{HugepageLimit, Int64Value, KeyValue, LinuxContainerResources};
+use tripod_tests::{Cri, Node, eventually, host_pod, processes, security_of, shell, tests, within};
+
+use crate::resources::{group, unified};
 
 tests![
     exit_codes_and_streams_are_data,
@@ -19,6 +21,7 @@ tests![
     a_command_sees_no_descriptor_of_ours,
     a_program_that_is_not_there_is_told,
     a_command_ends_when_nobody_waits_for_it,
+    a_command_follows_its_container_into_cgroups_of_its_own,
 ];
 
 async fn running(node: &mut Node) -> (Cri, String) {
@@ -150,4 +153,41 @@ async fn a_command_ends_when_nobody_waits_for_it(node: &mut Node) {
         (sleepers("3456") == 0).then_some(())
     })
     .await;
+}
+
+/// A cgroup of the unified tree that gives controllers on to others holds no process: a container with a systemd or a
+/// runtime inside has moved its own further down.
+async fn a_command_follows_its_container_into_cgroups_of_its_own(node: &mut Node) {
+    let cri = node.ready().await;
+    let mut config_of = shell("main", "exec sleep 7301");
+    if !unified() {
+        // Beside hierarchies of v1 only who has huge pages is in the unified tree.
+        let controllers = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+        if !controllers.contains("hugetlb") {
+            println!("the unified tree of this host has no controllers for containers: nobody is kept from a cgroup");
+            return;
+        }
+        let hugepage_limits = vec![HugepageLimit { page_size: "2MB".into(), limit: 64 << 20 }];
+        let limits = LinuxContainerResources { hugepage_limits, ..Default::default() };
+        config_of.linux.as_mut().unwrap().resources = Some(limits);
+    }
+    let (_, id) = cri.run_in_pod(&host_pod("main"), &config_of).await.unwrap();
+    let limit = Duration::from_secs(20);
+    let pid = eventually("the program", limit, async || processes(&["sleep", "7301"]).first().copied()).await;
+    let group = group(&id, "unified");
+    let place = async || cri.sh(&id, "sed -n s/^0:://p /proc/self/cgroup").await;
+    assert_eq!(place().await, "/");
+    let inner = format!("{group}/inner");
+    fs::create_dir(&inner).unwrap();
+    fs::write(format!("{inner}/cgroup.procs"), pid.to_string()).unwrap();
+    let procs = format!("{group}/cgroup.procs");
+    eventually("the end of the command", limit, async || fs::read_to_string(&procs).unwrap().is_empty().then_some(()))
+        .await;
+    let controllers = fs::read_to_string(format!("{group}/cgroup.controllers")).unwrap();
+    let first = controllers.split_whitespace().next().expect("a controller");
+    fs::write(format!("{group}/cgroup.subtree_control"), format!("+{first}")).unwrap();
+    assert_eq!(place().await, "/inner");
+    let cri = node.restart().await;
+    assert_eq!(cri.sh(&id, "sed -n s/^0:://p /proc/self/cgroup").await, "/inner");
+    cri.stop(&id, 0).await.unwrap();
 }
