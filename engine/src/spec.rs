@@ -75,9 +75,8 @@ fn linux(plan: &LaunchPlan, around: &Surroundings) -> Value {
     if let Some(label) = &plan.mount_label {
         linux["mountLabel"] = label.as_str().into();
     }
-    if mounts::any_is_shared(plan) {
-        // Without it a runtime cuts what it mounts off from the host.
-        linux["rootfsPropagation"] = "rshared".into();
+    if let Some(propagation) = mounts::of_root(plan) {
+        linux["rootfsPropagation"] = propagation.into();
     }
     linux
 }

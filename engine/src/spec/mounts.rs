@@ -52,7 +52,13 @@ fn propagation(propagation: Option<Propagation>) -> &'static str {
     }
 }
 
-/// Whether the host is to see what the container mounts somewhere.
-pub(super) fn any_is_shared(plan: &LaunchPlan) -> bool {
-    plan.mounts.iter().any(|mount| mount.propagation == Some(Propagation::Bidirectional))
+/// The propagation that the root needs for that of the mounts: without it a runtime cuts all off from the host, one way
+/// (runc) or both (crun).
+pub(super) fn of_root(plan: &LaunchPlan) -> Option<&'static str> {
+    let any = |wanted| plan.mounts.iter().any(|mount| mount.propagation == Some(wanted));
+    if any(Propagation::Bidirectional) {
+        Some("rshared")
+    } else {
+        any(Propagation::HostToContainer).then_some("rslave")
+    }
 }

@@ -97,6 +97,21 @@ fn read(plan: &LaunchPlan, around: &Surroundings) -> Spec {
 }
 
 #[test]
+fn the_root_propagates_what_a_mount_needs() {
+    let of_root = |each: &[Option<Propagation>]| {
+        let mounts = each.iter().map(|propagation| Mount {
+            propagation: *propagation,
+            ..mount("/a", MountSource::Bind { path: "/b".into(), recursive: true })
+        });
+        mounts::of_root(&LaunchPlan { mounts: mounts.collect(), ..LaunchPlan::default() })
+    };
+    let (down, both) = (Some(Propagation::HostToContainer), Some(Propagation::Bidirectional));
+    assert_eq!(of_root(&[None, Some(Propagation::Private)]), None);
+    assert_eq!(of_root(&[None, down]), Some("rslave"));
+    assert_eq!(of_root(&[down, both]), Some("rshared"));
+}
+
+#[test]
 fn every_part_of_a_plan_is_where_others_look_for_it() {
     let spec = read(&full(), &around());
     let process = spec.process().as_ref().unwrap();
