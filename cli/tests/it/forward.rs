@@ -104,6 +104,7 @@ async fn port(number: String, error: Stream, data: Stream) {
 struct Forward {
     child: Child,
     told: Arc<Mutex<String>>,
+    telling: std::thread::JoinHandle<()>,
     ports: Vec<u16>,
 }
 
@@ -119,13 +120,13 @@ impl Forward {
                 ports.push(address.split(' ').next().unwrap().parse().unwrap());
             }
             let (mut errors, told) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::default());
-            let telling: Arc<Mutex<String>> = Arc::clone(&told);
-            std::thread::spawn(move || {
+            let text: Arc<Mutex<String>> = Arc::clone(&told);
+            let telling = std::thread::spawn(move || {
                 while let Some(Ok(line)) = errors.next() {
-                    *telling.lock().unwrap() += &(line + "\n");
+                    *text.lock().unwrap() += &(line + "\n");
                 }
             });
-            Self { child, told, ports }
+            Self { child, told, telling, ports }
         })
         .await
         .unwrap()
@@ -145,7 +146,12 @@ impl Forward {
     /// Ends it; what it has told about errors.
     async fn end(mut self) -> String {
         signal(&self.child, Signal::INT);
-        let code = tokio::task::spawn_blocking(move || self.child.wait().unwrap().code()).await.unwrap();
+        let end = move || {
+            let code = self.child.wait().unwrap().code();
+            self.telling.join().unwrap();
+            code
+        };
+        let code = tokio::task::spawn_blocking(end).await.unwrap();
         let told = self.told.lock().unwrap().clone();
         assert_eq!(code, Some(0), "{told}");
         told
@@ -204,9 +210,16 @@ async fn a_slow_connection_holds_up_no_other() {
     let forward = Forward::start(command(&daemon, &[":7", ":9"]), 2).await;
     let mut slow = TcpStream::connect(("127.0.0.1", forward.ports[1])).await.unwrap();
     // As much as all buffers on the way take.
-    let stuck = async { while slow.write_all(&[0; 64 << 10]).await.is_ok() {} };
-    let stuck = tokio::time::timeout(Duration::from_secs(1), stuck).await.is_err();
-    assert!(stuck, "{}", forward.end().await);
+    let broken = async {
+        loop {
+            if let Err(error) = slow.write_all(&[0; 64 << 10]).await {
+                break error;
+            }
+        }
+    };
+    if let Ok(error) = tokio::time::timeout(Duration::from_secs(1), broken).await {
+        panic!("{error}; {}", forward.end().await);
+    }
     assert_eq!(exchange(forward.ports[0], b"quick").await, b"quick[5]");
     forward.end().await;
 }

@@ -44,6 +44,8 @@ pub(super) struct State {
     given_up: VecDeque<u32>,
     peer_max_streams: Option<u32>,
 
+    /// The peer has sent a control frame: one that knows flow control begins with its settings.
+    heard: bool,
     /// The peer has shown that it knows flow control, so its windows bind this side and ours bind it.
     peer_knows_windows: bool,
     /// The peer has sent more than our windows allow, so it gets no updates: it would only queue them.
@@ -169,6 +171,7 @@ impl State {
             last_remote: 0,
             given_up: VecDeque::new(),
             peer_max_streams: None,
+            heard: false,
             peer_knows_windows: false,
             peer_overran: false,
             initial_send: SPEC_WINDOW,

@@ -103,9 +103,10 @@ impl State {
         }
     }
 
-    /// How much of `wanted` may be sent now on this stream.
+    /// How much of `wanted` may be sent now on this stream. Until the peer has said anything, the specification's windows
+    /// bind: a peer that counts would find too much before its own settings have come here.
     pub(super) fn window(&self, entry: &Entry, wanted: usize) -> usize {
-        if !self.peer_knows_windows {
+        if self.heard && !self.peer_knows_windows {
             return wanted;
         }
         usize::try_from(self.send.min(entry.send)).unwrap_or(0).min(wanted)

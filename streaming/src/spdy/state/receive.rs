@@ -14,6 +14,9 @@ pub(in super::super) struct Opened {
 impl State {
     /// Carries out a control frame. `Some` is a new stream for which there must be a reader and a writer.
     pub(in super::super) fn control(&mut self, frame: Frame) -> Result<Option<Opened>, Malformed> {
+        if !std::mem::replace(&mut self.heard, true) {
+            self.wake_writers();
+        }
         match frame {
             Frame::SynStream { stream, fin, unidirectional, headers, .. } => {
                 return Ok(self.syn_stream(stream, fin, unidirectional)?.then_some(Opened { stream, headers }));

@@ -47,6 +47,29 @@ async fn a_peers_windows_bind_us_once_it_shows_them() {
 }
 
 #[tokio::test]
+async fn windows_of_the_specification_bind_a_client_until_the_peer_has_spoken() {
+    for (settings, more) in [(Some(window(65_536 + 10)), 10), (None, 34_464)] {
+        let (connection, _incoming, mut raw) = against(Role::Client, Config::default(), 1 << 20);
+        let (_reader, mut writer) = within(connection.open(&Headers::new(), false)).await.unwrap().split();
+        let write = tokio::spawn(async move { writer.write(&[1; 100_000]).await });
+        raw.exactly(1, 65_536).await;
+        let silent = timeout(Duration::from_millis(50), raw.piece()).await;
+        assert!(silent.is_err(), "{silent:?}");
+        if let Some(settings) = settings {
+            raw.send(settings).await;
+            raw.send(Frame::WindowUpdate { stream: 0, delta: 1 << 20 }).await;
+        } else {
+            // A peer that begins with anything else knows none.
+            raw.send(reply(1)).await;
+        }
+        raw.exactly(1, more).await;
+        if more > 10 {
+            within(write).await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_smaller_window_can_go_below_zero() {
     let (_connection, mut incoming, mut raw) = server();
     raw.send(window(100)).await;
