@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tripod_shim_protocol::LaunchPlan;
 
 use crate::{
-    ByHandler, ContainerId, Limits, Result,
+    ByHandler, ContainerId, Kind, Limits, Result,
     plugin::{ContainerContext, Isolator, Limitation, Provisioner},
 };
 
@@ -53,7 +53,15 @@ impl Isolator for Disk {
     async fn watch(&self, container: &ContainerId, plan: &LaunchPlan) -> Result<Option<Limitation>> {
         let Some(limit) = plan.resources.disk_limit else { return Ok(None) };
         // A count of the statistics will do if it is about as old as the last look would be on average.
-        let used = self.provisioner.usage(container, self.interval / 2).await?.bytes;
+        let used = match self.provisioner.usage(container, self.interval / 2).await {
+            Ok(usage) => usage.bytes,
+            // Who makes it too deep to be counted does not get away with it.
+            Err(error) if error.kind() == Kind::ResourceExhausted => {
+                let message = format!("{error}; the limit is {limit} bytes (limits.disk_bytes)");
+                return Ok(Some(Limitation { reason: Some(REASON.to_owned()), message }));
+            }
+            Err(error) => return Err(error),
+        };
         let exceeded = || Limitation {
             reason: Some(REASON.to_owned()),
             message: format!(

@@ -2,19 +2,30 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::CString,
     io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    os::fd::OwnedFd,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat},
+    io::Errno,
+};
 use tripod_engine::{ContainerId, Error, Kind, Result, usage::WritableLayer};
 
 use crate::{fetch::blocking, flight::Flights};
 
 /// A count that took long is kept for this many times as long, whoever wants a newer one.
 const PATIENCE: u32 = 20;
+
+/// Folders that are open at the same time. Nobody but who wants it so has as many above each other with others beside
+/// each of them.
+const MOST_OPEN: usize = 128;
+
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Counts of all containers.
 #[derive(Debug, Default)]
@@ -46,13 +57,17 @@ impl Cache {
         }
         let (cache, id, folder) = (Arc::clone(self), container.clone(), folder.to_owned());
         let work = || async move {
-            let begin = Instant::now();
-            let counted = blocking(move || count(folder)).await?;
+            // Only what it took itself: on a busy node threads wait for their turn.
+            let timed = move || {
+                let begin = Instant::now();
+                (count(&folder), begin, begin.elapsed())
+            };
+            let (counted, begin, took) = blocking(timed).await?;
             let usage = counted.map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => Error::new(Kind::NotFound, format!("container {id} has no writable layer")),
                 _ => Error::io(format!("cannot count the writable layer of container {id}"), error),
             })?;
-            cache.counted().insert(id, Count { usage, begin, took: begin.elapsed() });
+            cache.counted().insert(id, Count { usage, begin, took });
             Ok(usage)
         };
         self.counting.join(container.clone(), (), work).outcome.await
@@ -68,23 +83,63 @@ impl Cache {
 }
 
 /// Counts blocks and inodes below a folder. What vanishes meanwhile is not counted.
-pub(crate) fn count(folder: PathBuf) -> io::Result<WritableLayer> {
-    let mut usage = WritableLayer { bytes: std::fs::symlink_metadata(&folder)?.blocks() * 512, inodes: 1 };
+///
+/// A container chooses how deep its folders are, and exchanges them for links while this goes on: each is opened from the
+/// one above it, and no path is followed.
+pub(crate) fn count(folder: &Path) -> io::Result<WritableLayer> {
+    let top = openat(CWD, folder, FOLDER, Mode::empty())?;
+    let mut usage = WritableLayer { bytes: bytes(&fstat(&top)?), inodes: 1 };
     let mut links = HashSet::new();
-    let mut folders = vec![folder];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.nlink() > 1 && !metadata.is_dir() && !links.insert(metadata.ino()) {
-                continue;
-            }
-            usage.bytes += metadata.blocks() * 512;
-            usage.inodes += 1;
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            }
+    // Folders of which not all that is in them has been entered yet.
+    let mut open = vec![(read(&top, &mut usage, &mut links)?, top)];
+    while let Some((names, folder)) = open.last_mut() {
+        let Some(name) = names.pop() else {
+            open.pop();
+            continue;
+        };
+        let below = openat(&*folder, &name, FOLDER, Mode::empty());
+        // Closed before the next one is opened, so that a mere chain of folders needs two descriptors.
+        if names.is_empty() {
+            open.pop();
         }
+        let below = match below {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            below => below?,
+        };
+        if open.len() >= MOST_OPEN {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "its folders are too deep to be counted"));
+        }
+        open.push((read(&below, &mut usage, &mut links)?, below));
     }
     Ok(usage)
 }
+
+/// Counts what is right in a folder; gives the names of the folders among it.
+fn read(folder: &OwnedFd, usage: &mut WritableLayer, links: &mut HashSet<u64>) -> io::Result<Vec<CString>> {
+    let mut folders = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let Ok(entry) = entry else { break };
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if stat.st_nlink > 1 && !is_folder && !links.insert(stat.st_ino) {
+            continue;
+        }
+        usage.bytes += bytes(&stat);
+        usage.inodes += 1;
+        if is_folder {
+            folders.push(name.to_owned());
+        }
+    }
+    Ok(folders)
+}
+
+fn bytes(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0) * 512
+}
+
+#[cfg(test)]
+mod tests;
