@@ -80,7 +80,10 @@ impl Owner {
 fn check(name: &str, value: &str, namespaces: PodNamespaces) -> Result<String> {
     let dotted = dotted(name).ok_or_else(|| invalid(format!("{name:?} is not the name of a sysctl")))?;
     let owner = owner(&dotted).ok_or_else(|| {
-        invalid(format!("the sysctl {name} is not kept per namespace, so it can only be set on the node itself"))
+        invalid(format!(
+            "the sysctl {name} is not kept per namespace, so it can only be set on the node itself; pods can have net.*, \
+             kernel.shm*, kernel.msg*, kernel.sem and fs.mqueue.*"
+        ))
     })?;
     if owner.is_hosts(namespaces) {
         let place = match owner {

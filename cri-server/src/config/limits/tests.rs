@@ -91,7 +91,10 @@ fn what_cannot_work_is_named_with_file_key_value_and_what_can() {
         ("[limits.ulimits]\ncore = { soft = 1 }", &["hard"]),
         ("[limits.ulimits]\ncore = []", &["SOFT:HARD"]),
         ("[limits.ulimits]\nfiles = 1", &["files", "nofile"]),
-        ("[limits.sysctls]\n\"kernel.panic\" = 1", &["limits.sysctls", "kernel.panic", "not kept per namespace"]),
+        (
+            "[limits.sysctls]\n\"kernel.panic\" = 1",
+            &["limits.sysctls", "kernel.panic", "not kept per namespace", "kernel.shm*"],
+        ),
         ("[limits.sysctls]\n\"net.core.somaxconn\" = \"\"", &["limits.sysctls", "net.core.somaxconn", "empty"]),
         ("[limits.sysctls]\nnet.core.somaxconn = 1", &["quotes"]),
         ("[runtimes.x.limits]\npids = 0", &["runtimes.x.limits.pids"]),
