@@ -5,6 +5,7 @@
 
 mod cgroups;
 mod devices;
+pub(crate) mod hooks;
 mod identity;
 mod labels;
 mod masks;
@@ -31,7 +32,10 @@ use rustix::{
         LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space, move_into_thread_name_spaces,
     },
 };
-use tripod_shim_protocol::{CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, LaunchPlan, PidNamespace, ProcessPlan};
+use tripod_shim_protocol::{
+    CgroupPlan, EXIT_START_ERROR, Failure, FailureKind, HookedPlan, LaunchPlan, PidNamespace, ProcessPlan,
+    oci::bundle::ROOTFS,
+};
 use tripod_sys::{inroot, mount, namespace, root};
 
 pub(crate) use self::cgroups::Doors;
@@ -65,6 +69,7 @@ pub(crate) struct Container<'a> {
     pub(crate) detached: Vec<OwnedFd>,
     pub(crate) stdio: Stdio,
     pub(crate) pids: Option<BorrowedFd<'a>>,
+    pub(crate) hooks: Option<&'a HookedPlan>,
 }
 
 /// All that an exec needs.
@@ -92,6 +97,7 @@ struct Ready<'a> {
     stdio: [OwnedFd; 3],
     listener: Option<seccomp::Listener>,
     pids: Option<BorrowedFd<'a>>,
+    hooks: Option<&'a HookedPlan>,
 }
 
 /// What a container's first process has taken along from the host.
@@ -106,6 +112,7 @@ struct Taken<'a> {
     pids: Option<BorrowedFd<'a>>,
     /// The namespace itself of `pids`.
     pid_namespace: Option<OwnedFd>,
+    hooks: Option<&'a HookedPlan>,
 }
 
 /// Becomes the first process of a container; returns only when that failed.
@@ -163,7 +170,7 @@ pub(crate) fn exec(exec: Exec<'_>, mut reporter: Reporter) -> i32 {
 
 /// All that takes the rights of the host's root and the sight of its files.
 fn take_along<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<Taken<'a>, Failure> {
-    let Container { plan, pod, rootfs, detached, stdio, pids } = container;
+    let Container { plan, pod, rootfs, detached, stdio, pids, hooks } = container;
     reporter.mark("clone");
     hide_from_tracers();
     rustix::process::umask(Mode::empty());
@@ -172,7 +179,10 @@ fn take_along<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<T
     if plan.cgroup_namespace && pod.user.is_none() {
         namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
     }
-    labels::announce(&plan.process)?;
+    let early = early(hooks).is_some();
+    if !early {
+        labels::announce(&plan.process)?;
+    }
     leave_keyring();
     reporter.mark("cgroups");
 
@@ -184,8 +194,15 @@ fn take_along<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<T
         process::provide(&plan.process, user, &stdio)?;
     }
     let pid_namespace = pids.map(namespace_of).transpose().internal(|| "open the PID namespace".into())?;
-    root::enter(&pod.empty).internal(|| "leave the host's mounts".into())?;
-    Ok(Taken { plan, pod, rootfs, sources, stdio, listener, pids, pid_namespace })
+    if !early {
+        root::enter(&pod.empty).internal(|| "leave the host's mounts".into())?;
+    }
+    Ok(Taken { plan, pod, rootfs, sources, stdio, listener, pids, pid_namespace, hooks })
+}
+
+/// The hooks of a container of which some run while the host's root directory is in sight.
+fn early(hooks: Option<&HookedPlan>) -> Option<&HookedPlan> {
+    hooks.filter(|hooks| hooks.has(&hooks::EARLY))
 }
 
 /// The PID namespace that a process is in. The caller's children are not born there.
@@ -198,7 +215,7 @@ fn namespace_of(process: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
-    let Taken { plan, pod, rootfs, sources, stdio, mut listener, pids, pid_namespace } = taken;
+    let Taken { plan, pod, rootfs, sources, stdio, mut listener, pids, pid_namespace, hooks } = taken;
     if pod.user.is_some() {
         if plan.cgroup_namespace {
             namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
@@ -209,7 +226,11 @@ fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>,
             listener.name_caller(&plan.process)?;
         }
     }
-    root::begin_with(&rootfs).internal(|| "make a mount namespace".into())?;
+    match early(hooks) {
+        None => root::begin_with(&rootfs),
+        Some(hooks) => root::begin_in_copy(&rootfs, &hooks.bundle.join(ROOTFS)),
+    }
+    .internal(|| "make a mount namespace".into())?;
     let root = rootfs.as_fd();
     for (mount, source) in plan.mounts.iter().zip(sources.mounts) {
         mounts::attach(root, mount, source, plan.mount_label.as_deref(), pid_namespace.as_ref())?;
@@ -219,6 +240,12 @@ fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>,
         Stdio::Fds(fds) => fds,
         Stdio::Terminal => terminal::open(root, true, reporter)?,
     };
+    if let Some(hooks) = early(hooks) {
+        let paused = reporter.pause().internal(|| "wait for hooks".into());
+        paused.and_then(|()| hooks::in_container(hooks, root))?;
+        labels::announce(&plan.process)?;
+        reporter.mark("hooks");
+    }
     masks::hide(root, &plan.masked_paths, sources.null, plan.mount_label.as_deref())?;
     masks::protect(root, &plan.read_only_paths)?;
     // While it can still be made. What is wrong with it is told when it is entered.
@@ -229,7 +256,7 @@ fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>,
     }
     root::replace(root).internal(|| "change to the container's root filesystem".into())?;
     reporter.mark("mounts");
-    Ok(Ready { process: &plan.process, stdio, listener, pids })
+    Ok(Ready { process: &plan.process, stdio, listener, pids, hooks })
 }
 
 fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
@@ -262,7 +289,7 @@ fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a
             terminal::open(root.as_fd(), false, reporter)?
         }
     };
-    Ok(Ready { process: exec.process, stdio, listener, pids: exec.pids })
+    Ok(Ready { process: exec.process, stdio, listener, pids: exec.pids, hooks: None })
 }
 
 /// Until the program is executed, whose own this is again: what can be seen of a process through `/proc/PID` is for root

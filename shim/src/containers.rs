@@ -25,6 +25,7 @@ use crate::{
     child::{self, Doors, Stdio, terminal},
     clock,
     fault::{Blame, failure},
+    hooks::Hooks,
     log::{Log, Stream},
     output::{Output, Taken},
     pod,
@@ -64,6 +65,8 @@ pub(crate) struct Container {
     /// The container's side of its terminal. As long as it is held, the master can be read, even if the container has
     /// closed the terminal and opens it again later.
     pub(crate) terminal: Option<OwnedFd>,
+    /// Hooks that take part in its start.
+    pub(crate) hooks: Option<Box<Hooks>>,
 }
 
 /// Where a container is in its life.
@@ -123,6 +126,7 @@ impl Shim {
     pub(crate) fn launch(
         &mut self,
         plan: &LaunchPlan,
+        mut hooks: Option<Hooks>,
         mut fds: std::vec::IntoIter<OwnedFd>,
         reply: ReplyTo,
         since: i64,
@@ -146,14 +150,24 @@ impl Shim {
         let cgroup = birthplace::of(&plan.cgroups)?;
         let (channel, mut reporter) = start::channel(since).internal(step)?;
         reporter.mark("prepare");
-        // Who may trace must not see a process that still has what is the host's: it is born inside when it has not.
-        let traced = into.is_some() && self.is_traced() && pod.user.is_none();
+        // Who may trace must not see a process that still has what is the host's: it is born inside when it has not. One
+        // that waits for hooks has it for so long that others may come that trace.
+        let pauses = hooks.as_ref().is_some_and(Hooks::pause);
+        let hidden = into.is_some() && (pauses || self.is_traced()) && pod.user.is_none();
         // A procfs must be that of the namespace, whatever else.
-        let outside = traced && mount::proc_takes_namespace();
+        let outside = hidden && mount::proc_takes_namespace();
+        if pauses && hidden && !outside {
+            let text = "hooks before the start of a container that joins a PID namespace take Linux 6.17";
+            return Err(failure(FailureKind::Plan, step(), text));
+        }
         let (into, pids) = if outside { (None, into) } else { (into, None) };
         // Then, or if it has a user namespace to make its PID namespace in, another process goes on in its place.
         let moves = pids.is_some() || (pod.user.is_some() && plan.pid == PidNamespace::Container);
-        let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio, pids };
+        if let Some(hooks) = &mut hooks {
+            hooks.moves = moves;
+        }
+        let hooked = hooks.as_ref().map(|hooks| &*hooks.plan);
+        let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio, pids, hooks: hooked };
         let child = start::fork(flags, cgroup.as_ref().map(AsFd::as_fd), into, move || child::container(new, reporter))
             .internal(step)?;
 
@@ -171,10 +185,11 @@ impl Shim {
             stdin: ends.stdin,
             stdin_once: plan.stdin_once,
             terminal: None,
+            hooks: hooks.map(Box::new),
         };
         self.containers.insert(plan.container.clone(), container);
         // The child makes its mounts on another processor while a file is created here.
-        if let Err(failure) = self.watch(&plan.container, ends.outputs, plan.log.as_ref(), !moves) {
+        if let Err(failure) = self.watch(&plan.container, ends.outputs, plan.log.as_ref(), !moves && !pauses) {
             if let Some(container) = self.containers.get(&plan.container) {
                 let _ = signal::send(&container.pidfd, SIGKILL);
             }
@@ -194,8 +209,13 @@ impl Shim {
         let step = || format!("watch container {id}");
         let Some(container) = self.containers.get_mut(id) else { return Ok(()) };
         let Phase::Starting(start) = &mut container.phase else { return Ok(()) };
-        start.token =
-            self.poll.add_until_closed(start.as_fd(), Source::ContainerStart(id.to_owned())).internal(step)?;
+        let source = Source::ContainerStart(id.to_owned());
+        start.token = if container.hooks.as_ref().is_some_and(|hooks| hooks.pause()) {
+            self.poll.add(start.as_fd(), source)
+        } else {
+            self.poll.add_until_closed(start.as_fd(), source)
+        }
+        .internal(step)?;
         for (stream, fd) in outputs {
             let token = self.poll.add(&fd, Source::Output(id.to_owned(), stream)).internal(step)?;
             container.outputs.push(Output::pipe(stream, token, fd));
@@ -247,8 +267,10 @@ impl Shim {
     pub(crate) fn on_container_start(&mut self, id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let Phase::Starting(start) = &mut container.phase else { return };
-        if let Progress::Over(result) = start.advance() {
-            self.settle(id, result);
+        match start.advance() {
+            Progress::Over(result) => drop(self.decided(id, result, None)),
+            Progress::Pending if std::mem::take(&mut start.pausing) => self.paused(id),
+            Progress::Pending => {}
         }
     }
 
@@ -258,10 +280,16 @@ impl Shim {
         let Phase::Starting(start) = &mut container.phase else { return };
         self.poll.remove(start.as_fd(), start.token);
         let (reply, master) = (start.reply, start.master.take());
+        let hooks = container.hooks.take();
         match result {
-            Err(failure) => container.phase = Phase::Failing(reply, failure),
+            Err(failure) => {
+                container.phase = Phase::Failing(reply, failure);
+                if let Some(hooks) = hooks {
+                    hooks.kill();
+                }
+            }
             Ok(stages) => {
-                let started_at = clock::now();
+                let started_at = hooks.and_then(|hooks| hooks.executed_at()).unwrap_or_else(clock::now);
                 let pid = container.pid.as_raw_nonzero().get();
                 container.phase = Phase::Running { started_at };
                 if let Some(master) = master {
@@ -323,6 +351,9 @@ impl Shim {
         {
             making.kill();
             return Ok(());
+        }
+        if let Some(hooks) = starting.and_then(|container| container.hooks.as_ref()).filter(|_| number == SIGKILL) {
+            hooks.kill();
         }
         let container = match starting {
             Some(container) if number == SIGKILL => container,

@@ -59,6 +59,8 @@ impl Shim {
         let at = clock::now();
         if let Some(id) = self.made_by(pid) {
             self.call_ended(&id, code);
+        } else if let Some(id) = self.hooks_run_by(pid) {
+            self.hooks_ended(&id, code);
         } else if let Some((id, _)) = self.containers.iter().find(|(_, c)| c.pid == pid && c.is_alive()) {
             let id = id.clone();
             if let Some(code) = self.container_moved(&id).unwrap_or(Some(code)) {
@@ -100,12 +102,14 @@ impl Shim {
     }
 
     pub(crate) fn container_ended(&mut self, id: &str, code: i32, at: i64) {
-        if self.ended_early(id, code, at) {
+        if self.ended_early(id, code, at) || self.ended_in_hooks(id, code, at) {
             return;
         }
         if let Some(Phase::Starting(start)) = self.containers.get_mut(id).map(|c| &mut c.phase) {
             let result = start.conclude();
-            self.settle(id, result);
+            if self.decided(id, result, Some((code, at))) {
+                return;
+            }
         }
         let Some(container) = self.containers.get_mut(id) else { return };
         let outputs = std::mem::take(&mut container.outputs);
@@ -169,6 +173,9 @@ impl Shim {
         for container in self.containers.values() {
             if let Phase::Making(making) = &container.phase {
                 making.kill();
+            }
+            if let Some(hooks) = &container.hooks {
+                hooks.kill();
             }
         }
         let containers = self.containers.values().filter(|container| container.is_alive()).map(|c| &c.pidfd);

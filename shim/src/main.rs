@@ -14,6 +14,7 @@ mod containers;
 mod execs;
 mod exits;
 mod fault;
+mod hooks;
 mod link;
 mod log;
 mod output;

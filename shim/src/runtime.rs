@@ -174,6 +174,7 @@ impl Shim {
             stdin: ends.stdin,
             stdin_once: oci.plan.stdin_once,
             terminal: None,
+            hooks: None,
             phase: Phase::Making(Box::new(Making {
                 oci,
                 reply,

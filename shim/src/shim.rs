@@ -253,7 +253,14 @@ impl Shim {
         since: i64,
     ) -> Result<Option<(Reply, Vec<OwnedFd>)>, Failure> {
         if self.stopping.is_some()
-            && matches!(request, Request::Launch(_) | Request::LaunchOci(_) | Request::Exec(_) | Request::Shutdown)
+            && matches!(
+                request,
+                Request::Launch(_)
+                    | Request::LaunchHooked(_)
+                    | Request::LaunchOci(_)
+                    | Request::Exec(_)
+                    | Request::Shutdown
+            )
         {
             return Err(failure(FailureKind::NotRunning, "take a request", "the pod is being shut down"));
         }
@@ -267,7 +274,8 @@ impl Shim {
                 let pid = rustix::process::getpid().as_raw_nonzero().get();
                 return Ok(Some((Reply::Ready { pid, version: VERSION }, Vec::new())));
             }
-            Request::Launch(plan) => return self.launch(&plan, fds.into_iter(), reply, since).map(|()| None),
+            Request::Launch(plan) => return self.launch(&plan, None, fds.into_iter(), reply, since).map(|()| None),
+            Request::LaunchHooked(plan) => return self.launch_hooked(*plan, fds, reply, since).map(|()| None),
             Request::LaunchOci(plan) => return self.launch_oci(plan, fds.into_iter(), reply, since).map(|()| None),
             Request::Exec(plan) => return self.exec(&plan, fds, reply, since).map(|()| None),
             Request::Signal { container, signal } => self.signal(&container, signal)?,

@@ -40,6 +40,8 @@ pub(crate) struct ReplyTo {
 enum Word {
     /// The terminal's master travels with this.
     Terminal,
+    /// It waits for hooks that others run, and for the shim's go.
+    Pausing,
     /// Another process goes on, whose PID on the host this is; a descriptor of it travels with this.
     Moved { pid: i32 },
     /// Only execve is left to do; said at this monotonic time.
@@ -69,6 +71,8 @@ pub(crate) struct Start {
     pub(crate) token: Token,
     /// The master of the child's terminal.
     pub(crate) master: Option<OwnedFd>,
+    /// The child waits for hooks; set back by whoever has them run.
+    pub(crate) pausing: bool,
     moved: Option<fork::Child>,
     channel: OwnedFd,
     ready: Option<(Stages, i64)>,
@@ -128,6 +132,12 @@ impl Reporter {
         say(self.channel.as_fd(), &Word::Terminal, &[master.as_fd()])
     }
 
+    /// Waits while the shim has hooks run.
+    pub(crate) fn pause(&self) -> io::Result<()> {
+        say(self.channel.as_fd(), &Word::Pausing, &[])?;
+        await_go(self.channel.as_fd())
+    }
+
     /// A way to say who goes on, for a process that has handed the reporter on.
     pub(crate) fn testament(&self) -> io::Result<Testament> {
         Ok(Testament(self.channel.try_clone()?))
@@ -172,14 +182,18 @@ pub(crate) struct LastWord {
 impl LastWord {
     /// Waits for the shim's go and says that execve comes next. `stage` names what was done since the last mark.
     pub(crate) fn ready(mut self, channel: BorrowedFd<'_>, stage: &str) -> io::Result<()> {
-        let mut go = [0; 1];
-        if recv(channel, &mut go, RecvFlags::empty())?.0 == 0 {
-            return Err(io::Error::other("the shim has ended"));
-        }
+        await_go(channel)?;
         let at = clock::monotonic();
         self.stages.insert(stage.to_owned(), ((at - self.since) / 1000).cast_unsigned());
         say(channel, &Word::Ready { stages: self.stages, at }, &[])
     }
+}
+
+fn await_go(channel: BorrowedFd<'_>) -> io::Result<()> {
+    if recv(channel, &mut [0; 1], RecvFlags::empty())?.0 == 0 {
+        return Err(io::Error::other("the shim has ended"));
+    }
+    Ok(())
 }
 
 /// Says that `child` goes on in the calling process' place.
@@ -215,7 +229,7 @@ fn say(channel: BorrowedFd<'_>, word: &Word, fds: &[BorrowedFd<'_>]) -> io::Resu
 
 impl Start {
     pub(crate) fn new(reply: ReplyTo, channel: OwnedFd) -> Start {
-        Start { reply, token: 0, channel, master: None, moved: None, ready: None, failed: None }
+        Start { reply, token: 0, channel, master: None, pausing: false, moved: None, ready: None, failed: None }
     }
 
     /// Lets the child execute its program. It has been on its way since the fork, and what the shim had to do itself was
@@ -231,6 +245,12 @@ impl Start {
             Progress::Over(result) => result,
             Progress::Pending => self.result(),
         }
+    }
+
+    /// Why a child that executes no program has failed, if it has said so before its end.
+    pub(crate) fn complaint(&mut self) -> Option<Failure> {
+        while self.hear().is_ok_and(|more| more) {}
+        self.failed.take()
     }
 
     /// Takes what the child has said so far.
@@ -293,6 +313,7 @@ impl Start {
         }
         match serde_json::from_slice(&bytes[..received.bytes])? {
             Word::Terminal => self.master = came,
+            Word::Pausing => self.pausing = true,
             Word::Moved { pid } => {
                 let child = Pid::from_raw(pid).zip(came);
                 self.moved = child.map(|(pid, pidfd)| fork::Child { pid, pidfd });

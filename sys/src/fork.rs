@@ -93,13 +93,21 @@ pub fn spawn(flags: u64, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() ->
 ///
 /// The caller must be a child of [`spawn`], and so have one thread: by now its `/proc` may be anybody's, and is not asked.
 pub fn sibling(flags: u64, child: impl FnOnce() -> i32) -> io::Result<Child> {
-    let mut pidfd: libc::c_int = -1;
     // The signal at its end is that of the caller's own.
-    let mut args = CloneArgs {
-        flags: flags & NEW_PID | CLONE_PIDFD | libc::CLONE_PARENT as u64,
-        pidfd: (&raw mut pidfd) as u64,
-        ..CloneArgs::default()
-    };
+    again(flags & NEW_PID | libc::CLONE_PARENT as u64, 0, child)
+}
+
+/// Starts a child of the calling process, which runs `child` and then exits with the code that it returned. The caller
+/// must be a child of [`spawn`], as with [`sibling`].
+pub fn further(child: impl FnOnce() -> i32) -> io::Result<Child> {
+    again(0, libc::SIGCHLD as u64, child)
+}
+
+/// A fork of a process that is known to have one thread.
+fn again(flags: u64, exit_signal: u64, child: impl FnOnce() -> i32) -> io::Result<Child> {
+    let mut pidfd: libc::c_int = -1;
+    let mut args =
+        CloneArgs { flags: flags | CLONE_PIDFD, pidfd: (&raw mut pidfd) as u64, exit_signal, ..CloneArgs::default() };
     // SAFETY: as in `spawn`: `args` is valid, `pidfd` outlives the call, and no memory is shared with the child.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
     match pid {

@@ -3,8 +3,10 @@
 //! Two layers. Thin wrappers give a safe face to what rustix lacks ([`bpf`], [`fork`], [`caps`], [`signal`],
 //! [`seccomp`], [`exec`], [`spawn`], [`userns`]). Composites put system calls together into things that both the daemon and the shim need and that are
 //! easy to get wrong: paths that must not leave a root ([`inroot`]), mounts that are built before anybody sees them
-//! ([`mount`]), root directories ([`root`]), messages with file descriptors ([`scm`]) and sealed memory files ([`memfd`]).
+//! ([`mount`]), root directories ([`root`]), messages with file descriptors ([`scm`]), sealed memory files ([`memfd`]) and programs that are waited for
+//! ([`attend`]).
 
+pub mod attend;
 pub mod bpf;
 pub mod caps;
 pub mod exec;

@@ -76,6 +76,15 @@ pub fn begin_with(root: impl AsFd) -> io::Result<()> {
     mount::attach(root, directory("/")?)
 }
 
+/// Puts the calling thread into a copy of its mount namespace, of which the original sees nothing, and attaches `root` on
+/// the directory `place` there. [`replace`] comes next, and takes all else away.
+pub fn begin_in_copy(root: impl AsFd, place: &Path) -> io::Result<()> {
+    unshare(UnshareFlags::NEWNS)?;
+    mount::set(directory("/")?, Attributes::default(), Some(Propagation::Slave), true)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    mount::attach(root, open(place, flags, Mode::empty())?)
+}
+
 /// A mount namespace that starts as a copy of `empty` and has nothing but a procfs of the caller's, in `/proc`.
 ///
 /// Without one in sight the kernel lets nobody make a new procfs who is root in a user namespace only: what the host

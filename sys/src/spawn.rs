@@ -63,6 +63,20 @@ pub fn spawn(program: BorrowedFd<'_>, argv: &[&str], env: &[&str], fds: &[Borrow
     Ok(Spawned { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())? })
 }
 
+/// Has the kernel kill the program that `command` starts when the thread that starts it ends, with its process or alone.
+pub fn end_with_thread(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let die_too = || {
+        // SAFETY: a bare system call that takes two numbers.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(die_too) };
+}
+
 fn result(code: libc::c_int) -> io::Result<()> {
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
 }

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
-mod hook;
+pub mod hook;
 mod message;
 mod mount;
 pub mod oci;
@@ -20,7 +20,7 @@ mod user;
 mod version;
 pub mod wire;
 
-pub use hook::{Hook, HookStage};
+pub use hook::{Hook, HookStage, HookState, HookedPlan};
 pub use message::{
     ContainerReport, Event, ExitRecord, Failure, FailureKind, FromShim, Reply, Request, RequestId, ToShim,
 };

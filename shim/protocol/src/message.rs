@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExecPlan, LaunchPlan, OciPlan, PodPlan, UserPlan};
+use crate::{ExecPlan, HookedPlan, LaunchPlan, OciPlan, PodPlan, UserPlan};
 
 /// Pairs a reply with its request; chosen by the daemon, unique on a connection.
 pub type RequestId = u64;
@@ -48,6 +48,10 @@ pub enum Request {
     /// Start a container. File descriptors: the rootfs, then those that [`crate::MountSource::Detached`] names.
     /// Answered by [`Reply::Started`] once the program has been executed.
     Launch(Box<LaunchPlan>),
+    /// The same with hooks, which a shim that does not know them must not leave out. After the descriptors of
+    /// [`Request::Launch`] come those of the network, IPC and UTS namespaces in which hooks of the runtime's run.
+    /// Answered by [`Reply::Started`] once the hooks after the start have run, too.
+    LaunchHooked(Box<HookedPlan>),
     /// Start a container through an OCI runtime. File descriptors as with [`Request::Launch`].
     /// Answered by [`Reply::Started`] once the runtime says that it was started.
     LaunchOci(Box<OciPlan>),

@@ -43,7 +43,7 @@ pub struct LaunchPlan {
     /// The limits that were set there; the shim does not read them.
     #[serde(default)]
     pub resources: Resources,
-    /// Programs of the host that take part; only OCI runtimes run them.
+    /// Programs of the host that take part. The shim runs them only as part of a [`crate::HookedPlan`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,
     /// Where output goes.

@@ -12,11 +12,11 @@ use rustix::{
     process::{Rlimit, getrlimit, setrlimit},
     thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
 };
-use tripod_shim_protocol::{EXIT_START_ERROR, Failure, ProcessPlan, Resource};
+use tripod_shim_protocol::{EXIT_START_ERROR, Failure, HookStage, HookedPlan, ProcessPlan, Resource};
 use tripod_sys::{exec, fork, inroot, signal};
 
 use super::{
-    Ready, Stdio, identity, place,
+    Ready, Stdio, hooks, identity, place,
     program::Program,
     seccomp::{self, Listener},
 };
@@ -75,7 +75,7 @@ fn bound(limit: u64) -> Option<u64> {
 /// outside until it has nothing of the host's any more, no descriptor, no directory, no right, and what is born inside is
 /// another process, which goes on in its place.
 pub(super) fn become_program(ready: Ready<'_>, reporter: Reporter) -> i32 {
-    let Ready { process, stdio, listener, pids } = ready;
+    let Ready { process, stdio, listener, pids, hooks } = ready;
     let prepared = prepare(process, &stdio, pids.is_none());
     let pids = pids.map(|pids| pids.try_clone_to_owned().internal(|| "duplicate a descriptor".into())).transpose();
     let (program, pids) = match prepared.and_then(|program| Ok((program, pids?))) {
@@ -92,7 +92,7 @@ pub(super) fn become_program(ready: Ready<'_>, reporter: Reporter) -> i32 {
     exec::with_stdio_and(&kept, |kept| {
         let pids = kept.get(1).copied().filter(|_| inside);
         let listener = kept.get(1 + usize::from(inside)).copied().zip(message);
-        let last = Last { process, program: &program, channel: kept[0], listener, word };
+        let last = Last { process, program: &program, channel: kept[0], listener, word, hooks };
         match become_user(process, pids).and_then(|()| if inside { last.by_another() } else { last.execute(false) }) {
             Ok(code) => code,
             Err(failure) => {
@@ -158,6 +158,7 @@ struct Last<'a> {
     channel: BorrowedFd<'a>,
     listener: Option<(BorrowedFd<'a>, Vec<u8>)>,
     word: LastWord,
+    hooks: Option<&'a HookedPlan>,
 }
 
 // === impl Last ===
@@ -167,6 +168,11 @@ impl Last<'_> {
     fn execute(self, session: bool) -> Result<i32, Failure> {
         if session {
             lead_session(self.process)?;
+        }
+        if let Some(hooks) = self.hooks {
+            // A program of the image is confined as the container's own is.
+            let confine = || self.process.seccomp.as_ref().map_or(Ok(()), |f| seccomp::load(f, self.listener.as_ref()));
+            hooks::run(hooks, HookStage::StartContainer, hooks::own_pid(), &confine)?;
         }
         signal::reset_all();
         self.word.ready(self.channel, "credentials").internal(|| "report to the shim".into())?;

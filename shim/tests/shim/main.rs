@@ -3,6 +3,7 @@
 
 mod attach;
 mod exec;
+mod hooks;
 mod launch;
 mod life;
 mod logs;

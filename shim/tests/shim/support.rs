@@ -100,6 +100,18 @@ impl Client {
         answers
     }
 
+    /// Asks while another request, `pending`, is not answered.
+    pub(crate) fn ask_beside(&mut self, pending: u64, request: Request) -> Reply {
+        let wanted = self.send(request, vec![]);
+        loop {
+            match self.receive() {
+                (FromShim::Event(event), _) => self.events.push(event),
+                (FromShim::Reply { id, result }, _) if id == wanted => return result.unwrap(),
+                (FromShim::Reply { id, result }, _) => panic!("{pending} is answered, as {id}: {result:?}"),
+            }
+        }
+    }
+
     pub(crate) fn ask(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, Failure> {
         let id = self.send(request, fds);
         self.answer(id).0
