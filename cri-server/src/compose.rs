@@ -64,8 +64,7 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
 
     let launchers = launchers(config, &builtin.cgroups).await;
     if !config.hooks_dir.as_os_str().is_empty() {
-        let able = launchers.iter().filter(|(_, launcher)| launcher.features().hooks).map(|(name, _)| name.clone());
-        isolators.push(Arc::new(isolator::Hooks::new(config.hooks_dir.clone(), able.collect())));
+        isolators.push(Arc::new(isolator::Hooks::new(config.hooks_dir.clone())));
     }
 
     let no_user_namespaces = overlay.check_user_namespaces().await.err().map(|error| error.to_string());
@@ -87,7 +86,7 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
 
 /// One for each handler; the default one has the empty name.
 async fn launchers(config: &Config, cgroups: &Arc<isolator::Cgroups>) -> BTreeMap<String, Arc<dyn Launcher>> {
-    let linux: Arc<dyn Launcher> = Arc::new(Linux::new(Arc::clone(cgroups)));
+    let linux: Arc<dyn Launcher> = Arc::new(Linux::new(Arc::clone(cgroups), &config.state));
     let mut launchers = BTreeMap::new();
     for (handler, runtime) in &config.runtimes {
         let launcher = match runtime.kind {

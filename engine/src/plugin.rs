@@ -263,8 +263,6 @@ pub struct Features {
     pub recursive_read_only: bool,
     /// User namespaces of their own.
     pub user_namespaces: bool,
-    /// Hooks of the OCI runtime specification.
-    pub hooks: bool,
 }
 
 /// Starts the processes of containers.
@@ -288,8 +286,8 @@ pub trait Launcher: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// The folder from which it makes a container, if it uses the OCI runtime specification.
-    fn bundle(&self, _container: &ContainerId) -> Option<PathBuf> {
+    /// The folder with the OCI runtime specification of a container, if it or the container's hooks use that.
+    fn bundle(&self, _plan: &LaunchPlan) -> Option<PathBuf> {
         None
     }
 

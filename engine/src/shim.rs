@@ -116,8 +116,12 @@ impl Shim {
 
     /// Sends a request with its file descriptors and waits for the answer.
     pub async fn request(&self, request: Request, fds: &[OwnedFd]) -> Result<(Reply, Vec<OwnedFd>)> {
-        let limit =
-            if matches!(request, Request::Launch(_) | Request::LaunchOci(_)) { LAUNCH_LIMIT } else { ANSWER_LIMIT };
+        let limit = match &request {
+            Request::Launch(_) | Request::LaunchOci(_) => LAUNCH_LIMIT,
+            // Each stage of a hook has the hook's limit.
+            Request::LaunchHooked(hooked) => LAUNCH_LIMIT + hooked.limit(),
+            _ => ANSWER_LIMIT,
+        };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         lock(&self.shared.answers).insert(id, answer);

@@ -219,7 +219,7 @@ impl Engine {
         };
         operation.stage("launch");
         let plan = container.plan();
-        let spec = match launcher.bundle(&container.id) {
+        let spec = match launcher.bundle(&plan) {
             Some(bundle) => Some(self.spec_of(record, &plan, &bundle).await?),
             None => None,
         };
@@ -297,6 +297,13 @@ impl Engine {
         drop(container.take_mounts());
         let plan = container.plan();
         let mut errors = Vec::new();
+        // A start may have been cut off by the end of a daemon.
+        if let Ok(launcher) = self.launcher(&pod.record().config.runtime_handler)
+            && launcher.bundle(&plan).is_some()
+        {
+            operation.stage("launcher");
+            errors.extend(launcher.destroy(&plan).await.err());
+        }
         for isolator in self.plugins.isolators.iter().rev() {
             operation.stage(isolator.name());
             let cleanup = limited(ISOLATOR_LIMIT, isolator.name(), isolator.cleanup(&container.id, Some(&plan)));

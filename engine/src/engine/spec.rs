@@ -13,13 +13,13 @@ use crate::{
 
 impl Engine {
     /// The OCI runtime specification of a container, whatever launches it. What is mounted by no path of the host's is
-    /// shown in the bundle, a folder that only containers of launcher `oci` have.
+    /// shown in the bundle, a folder that only containers of launcher `oci` and those with hooks have.
     pub async fn spec(&self, id: &str) -> Result<Value> {
         let container = self.index.container(id)?;
         let (record, plan) = (container.record(), container.plan());
         let pod = self.index.pod(record.pod.as_str())?.record();
         let bundle = match self.launcher(&pod.config.runtime_handler) {
-            Ok(launcher) => launcher.bundle(&container.id),
+            Ok(launcher) => launcher.bundle(&plan),
             Err(_) => None,
         };
         let bundle = bundle.unwrap_or_else(|| self.pod_dir(&pod.id).join("bundle").join(&container.id));

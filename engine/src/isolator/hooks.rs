@@ -3,10 +3,7 @@
 
 mod file;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use tripod_shim_protocol::{Hook, LaunchPlan};
@@ -22,15 +19,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Hooks {
     folder: PathBuf,
-    /// The handlers whose launcher runs hooks.
-    handlers: BTreeSet<String>,
 }
 
 impl Hooks {
-    /// Reads hooks from `folder`, for each container anew. Containers of other `handlers` than these are refused when a
-    /// hook applies to them: one that is left out can be one that somebody relies on.
-    pub fn new(folder: PathBuf, handlers: BTreeSet<String>) -> Self {
-        Self { folder, handlers }
+    /// Reads hooks from `folder`, for each container anew.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
     }
 }
 
@@ -53,11 +47,12 @@ impl Isolator for Hooks {
             applying(&folder, &about)
         })
         .await?;
-        let handler = &container.pod.config.runtime_handler;
-        if let Some(hook) = hooks.first().filter(|_| !self.handlers.contains(handler)) {
+        // One that is left out can be one that somebody relies on.
+        if let Some(hook) = hooks.first().filter(|_| container.pod.config.namespaces.user.is_some()) {
             let path = hook.path.display();
-            let message = format!("the hook {path} applies to the container, and only OCI runtimes run hooks so far");
-            let remedy = "give its pod to a handler with type = \"oci\", or change the hook's `when`";
+            let message =
+                format!("the hook {path} applies to the container, and pods with user namespaces have none yet");
+            let remedy = "change the hook's `when`, or give the pod the host's users";
             return Err(Error::new(Kind::Unimplemented, format!("hooks_dir: {message}: {remedy}")));
         }
         plan.hooks = hooks;

@@ -1,14 +1,21 @@
-//! Launcher `linux`: the shim starts the container itself; no other program takes part.
+//! Launcher `linux`: the shim starts the container itself; no other program takes part but hooks.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+mod hooks;
+
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use tripod_shim_protocol::{ExecPlan, LaunchPlan, Reply, Request};
 
+use self::hooks::Bundles;
 use crate::{
     ContainerId, Error, Kind, Result,
     isolator::Cgroups,
-    plugin::{Features, Isolator, Launch, Launcher, RootFs, Task},
+    plugin::{Features, Isolator, Known, Launch, Launcher, RootFs, Task},
     shim::Shim,
 };
 
@@ -16,12 +23,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Linux {
     cgroups: Arc<Cgroups>,
+    bundles: Bundles,
 }
 
 impl Linux {
-    /// A launcher over the host's cgroups.
-    pub fn new(cgroups: Arc<Cgroups>) -> Self {
-        Self { cgroups }
+    /// A launcher over the host's cgroups; what hooks are shown is kept below the daemon's `state` folder.
+    pub fn new(cgroups: Arc<Cgroups>, state: &Path) -> Self {
+        Self { cgroups, bundles: Bundles::new(state) }
     }
 }
 
@@ -32,25 +40,40 @@ impl Launcher for Linux {
     }
 
     fn features(&self) -> Features {
-        Features { recursive_read_only: true, user_namespaces: true, hooks: false }
+        Features { recursive_read_only: true, user_namespaces: true }
+    }
+
+    async fn recover(&self, known: &Known) -> Result<()> {
+        self.bundles.recover(known).await
+    }
+
+    fn bundle(&self, plan: &LaunchPlan) -> Option<PathBuf> {
+        (!plan.hooks.is_empty()).then(|| self.bundles.of(&plan.container))
     }
 
     async fn launch(&self, shim: &Shim, launch: Launch<'_>) -> Result<Task> {
-        let Launch { plan, rootfs, volumes, .. } = launch;
+        let Launch { plan, spec, rootfs, volumes } = launch;
         let RootFs::Detached(rootfs) = rootfs else {
             return Err(Error::new(Kind::Internal, "launcher linux takes the root filesystem as a detached mount"));
         };
         shim.knows(plan)?;
         self.cgroups.create(&plan.cgroups, &plan.resources)?;
-        let fds: Vec<OwnedFd> = std::iter::once(rootfs).chain(volumes).collect();
-        match shim.request(Request::Launch(Box::new(plan.clone())), &fds).await {
+        let mut fds: Vec<OwnedFd> = std::iter::once(rootfs).chain(volumes).collect();
+        let work = async {
+            let request = match spec {
+                None => Request::Launch(Box::new(plan.clone())),
+                Some(spec) => Request::LaunchHooked(Box::new(self.bundles.make(plan, &spec, &mut fds)?)),
+            };
+            shim.request(request, &fds).await
+        };
+        match work.await {
             Ok((reply, _)) => started(reply),
             Err(error) => {
                 let error = match self.cgroups.limitation(plan).await {
                     Some(limitation) => Error::new(error.kind(), format!("{error}: {}", limitation.message)),
                     None => error,
                 };
-                if let Err(left) = self.cgroups.remove(&plan.cgroups).await {
+                if let Err(left) = self.destroy(plan).await {
                     tracing::warn!(container = plan.container, error = %left, "cgroups of a failed start are left for later");
                 }
                 Err(error)
@@ -73,7 +96,8 @@ impl Launcher for Linux {
     }
 
     async fn destroy(&self, plan: &LaunchPlan) -> Result<()> {
-        self.cgroups.remove(&plan.cgroups).await
+        let removed = self.cgroups.remove(&plan.cgroups).await;
+        if plan.hooks.is_empty() { removed } else { removed.and(self.bundles.remove(&plan.container).await) }
     }
 }
 

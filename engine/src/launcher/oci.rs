@@ -124,8 +124,7 @@ impl Launcher for Oci {
     }
 
     fn features(&self) -> Features {
-        // Every runtime has them.
-        Features { hooks: true, ..self.features }
+        self.features
     }
 
     fn ready(&self) -> Result<()> {
@@ -142,8 +141,8 @@ impl Launcher for Oci {
         Ok(())
     }
 
-    fn bundle(&self, container: &ContainerId) -> Option<PathBuf> {
-        Some(self.bundles.join(container))
+    fn bundle(&self, plan: &LaunchPlan) -> Option<PathBuf> {
+        Some(self.bundles.join(&plan.container))
     }
 
     async fn launch(&self, shim: &Shim, launch: Launch<'_>) -> Result<Task> {

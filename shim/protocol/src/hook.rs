@@ -147,6 +147,11 @@ impl HookedPlan {
         stages.iter().any(|stage| at(&self.plan.hooks, *stage).next().is_some())
     }
 
+    /// How long all of them may take.
+    pub fn limit(&self) -> Duration {
+        self.plan.hooks.iter().flat_map(|hook| hook.stages.iter().map(|_| hook.limit())).sum()
+    }
+
     /// What hooks of a stage are told.
     pub fn state(&self, stage: HookStage, pid: i32) -> HookState<'_> {
         HookState::new(stage, &self.plan.container, Some(pid), &self.bundle, &self.annotations)

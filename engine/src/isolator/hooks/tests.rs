@@ -62,15 +62,14 @@ fn what_is_wrong_with_a_file_is_named() {
 }
 
 #[tokio::test]
-async fn hooks_come_in_the_order_of_their_files_and_only_where_they_run() {
+async fn hooks_come_in_the_order_of_their_files_and_only_where_they_can_be_run() {
     let mut fixture = Fixture::new();
     let folder = fixture.host("hooks.d");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("20-b.json"), file(r#"{"always":true}"#).replace("/bin/hook", "/bin/second")).unwrap();
     std::fs::write(folder.join("10-a.json"), file(r#"{"hasBindMounts":true}"#)).unwrap();
     std::fs::write(folder.join("README"), "no hook").unwrap();
-    let hooks = Hooks::new(folder.clone(), ["runc".to_owned()].into());
-    fixture.pod.runtime_handler = "runc".into();
+    let hooks = Hooks::new(folder.clone());
     let plan = fixture.prepare(&hooks).await.unwrap();
     assert_eq!(plan.hooks.len(), 1);
     assert_eq!((plan.hooks[0].path.as_path(), plan.hooks[0].timeout), (Path::new("/bin/second"), Some(3)));
@@ -81,11 +80,12 @@ async fn hooks_come_in_the_order_of_their_files_and_only_where_they_run() {
     let paths: Vec<&Path> = plan.hooks.iter().map(|hook| hook.path.as_path()).collect();
     assert_eq!(paths, [Path::new("/bin/hook"), Path::new("/bin/second")]);
 
-    fixture.pod.runtime_handler = String::new();
+    fixture.pod.namespaces.user = Some(tripod_shim_protocol::UserMapping::default());
     let error = fixture.prepare(&hooks).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unimplemented);
     assert!(error.to_string().contains("/bin/hook"), "{error}");
 
+    fixture.pod.namespaces.user = None;
     std::fs::write(folder.join("30-c.json"), "{").unwrap();
     let error = fixture.prepare(&hooks).await.unwrap_err();
     assert!(error.to_string().contains("30-c.json"), "{error}");
