@@ -13,7 +13,13 @@ const REGISTRY: &str = "registry.test";
 
 /// What may stay when every pod and image is removed and the daemon has ended: the bridge and the table of the built-in
 /// network, the daemon's own cgroup, and the skeleton of its folders.
-const ALLOWED: [&str; 4] = ["link tripod0", "nft table inet tripod", "file /run/tripod/lock", "file /run/tripod/pods"];
+const ALLOWED: [&str; 5] = [
+    "link tripod0",
+    "nft table inet tripod",
+    "file /run/tripod/lock",
+    "file /run/tripod/pods",
+    "file /run/tripod/bundles",
+];
 
 /// Files of the network that belong to no pod: where the search for addresses goes on, and what the kubelet said.
 const KEPT: [&str; 2] = ["network/cursors", "network/pod-cidr"];

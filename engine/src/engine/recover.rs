@@ -19,6 +19,8 @@ const NODE_RESTARTED: &str = "the node was restarted while the container was run
 /// What the status of a container says whose shim was gone when the daemon came back.
 const SHIM_LOST: &str = "the shim that held the container was gone when tripod was restarted";
 
+const SIGKILL: i32 = 9;
+
 /// How long a start that was under way when the daemon ended may still take.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
@@ -179,17 +181,30 @@ impl Engine {
     }
 }
 
-/// What the shim knows, once the starts that were under way are through, or have had their time.
+/// What the shim knows, once the starts that were under way are through. Those that have had their time (a hook takes
+/// long) are ended: such a container has not been started.
 async fn settled_report(shim: &Shim) -> Result<BTreeMap<String, ContainerReport>> {
-    let until = tokio::time::Instant::now() + START_LIMIT;
+    let mut until = tokio::time::Instant::now() + START_LIMIT;
+    let mut ended = false;
     loop {
         let (reply, _) = shim.request(Request::List, &[]).await?;
         let Reply::Report { containers, .. } = reply else {
             return Err(Error::new(Kind::Internal, format!("the shim answered a list with {reply:?}")));
         };
-        let starting = containers.values().any(|report| matches!(report, ContainerReport::Starting { .. }));
-        if !starting || tokio::time::Instant::now() > until {
+        let starting = |(_, report): &(&String, &ContainerReport)| matches!(report, ContainerReport::Starting { .. });
+        let late = tokio::time::Instant::now() > until;
+        if (late && ended) || !containers.iter().any(|entry| starting(&entry)) {
             return Ok(containers);
+        }
+        if late {
+            for (container, _) in containers.iter().filter(starting) {
+                tracing::warn!(container, "a start that was under way takes too long and is ended");
+                let kill = Request::Signal { container: container.clone(), signal: SIGKILL };
+                if let Err(error) = shim.tell(kill).await {
+                    tracing::warn!(container, %error, "it could not be ended");
+                }
+            }
+            (until, ended) = (tokio::time::Instant::now() + START_LIMIT, true);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -14,6 +14,7 @@ mod exec;
 mod exec_streams;
 mod fifty;
 mod filesystem;
+mod hooks;
 mod images;
 mod into_userns;
 mod isolation;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         seccomp::TESTS,
         apparmor::TESTS,
         oci::TESTS,
+        hooks::TESTS,
         selinux::TESTS,
         resources::TESTS,
         limits::TESTS,

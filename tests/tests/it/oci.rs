@@ -32,7 +32,6 @@ tests![
     a_runtime_that_fails_is_quoted,
     a_runtime_that_hangs_is_ended,
     people_can_read_the_specification,
-    hooks_of_the_folder_run_at_their_stages,
 ];
 
 async fn ready(node: &mut Node) -> Cri {
@@ -336,54 +335,4 @@ async fn people_can_read_the_specification(node: &mut Node) {
     let place = of_linux["linux"]["cgroupsPath"].as_str().unwrap();
     assert_eq!(place, format!("/tripod/{plain}"));
     assert!(!sandbox.is_empty());
-}
-
-async fn hooks_of_the_folder_run_at_their_stages(node: &mut Node) {
-    let (folder, seen) = (node.folder().join("hooks.d"), node.folder().join("seen"));
-    fs::create_dir(&folder).unwrap();
-    let program = script(node, &format!("echo $1 $(grep -o '\"id\": *\"[0-9a-f]*\"') >>{}", seen.display()));
-    // In the container's own file system, where this hook is found by a path of the container's.
-    let inside = "/bin/true";
-    let stages = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
-    for stage in stages {
-        let text = serde_json::json!({
-            "version": "1.0.0",
-            "hook": { "path": program, "args": ["hook", stage], "env": ["PATH=/usr/bin:/bin"], "timeout": 10 },
-            "when": { "annotations": { "^hooks$": "^yes$" } },
-            "stages": [stage],
-        });
-        fs::write(folder.join(format!("{stage}.json")), text.to_string()).unwrap();
-    }
-    let text = serde_json::json!({
-        "version": "1.0.0", "hook": { "path": inside }, "when": { "always": true }, "stages": ["startContainer"],
-    });
-    fs::write(folder.join("start.json"), text.to_string()).unwrap();
-    node.settings.text("hooks_dir", &folder.to_string_lossy());
-    let cri = ready(node).await;
-    let mut config = shell("main", "exit 3");
-    config.annotations.insert("hooks".into(), "yes".into());
-    let (pod, id) = run_in(&cri, &host_pod("main"), &config).await;
-    assert_eq!(cri.exited(&id).await.exit_code, 3, "{}", log(&cri, &id).await);
-    let told = fs::read_to_string(&seen).unwrap();
-    let expected: String = stages.map(|stage| format!("{stage} \"id\":\"{id}\"\n")).concat();
-    assert_eq!(told.replace(": ", ":"), expected);
-
-    fs::remove_file(&seen).unwrap();
-    let (status, _) = cri.outcome(&pod, &host_pod("main"), &shell("other", "exit 4")).await.unwrap();
-    assert_eq!(status.exit_code, 4);
-    assert!(!seen.exists(), "no hook of these applies to it");
-    // A hook that fails before the program runs fails the start.
-    let failing = serde_json::json!({
-        "version": "1.0.0", "hook": { "path": "/bin/false" }, "when": { "commands": ["sh$"] }, "stages": ["createRuntime"],
-    });
-    fs::write(folder.join("failing.json"), failing.to_string()).unwrap();
-    let id = cri.create(&pod, &host_pod("main"), &shell("failing", "true")).await.unwrap();
-    let error = cri.start(&id).await.unwrap_err();
-    assert!(error.message().contains("hook"), "{error}");
-    // The built-in launcher runs none, and says so.
-    if std::env::var_os("TRIPOD_TESTS_RUNTIME").is_none() {
-        let error = cri.run_in_pod(&host_pod("plain"), &shell("plain", "true")).await.unwrap_err();
-        assert_eq!(error.code(), Code::Unimplemented);
-        assert!(error.message().contains("hooks_dir"), "{error}");
-    }
 }
