@@ -128,10 +128,16 @@ async fn each_runs_at_its_stage_as_with_a_runtime(node: &mut Node) {
     words.remove(program);
     assert_eq!(words, stages, "{}", ours.0);
     for (at, stage) in stages.into_iter().enumerate() {
+        let (mut ours, mut theirs) = (ours.1[at].clone(), theirs.1[at].clone());
+        if !["createContainer", "startContainer"].contains(&stage) {
+            // A runtime is called in the pod's IPC namespace.
+            assert_eq!(ours["ipc"], true);
+            (ours["ipc"], theirs["ipc"]) = (Value::Null, Value::Null);
+        }
         if stage == "poststart" {
-            assert_eq!(ours.1[at]["status"], "running");
+            assert_eq!(ours["status"], "running");
         } else {
-            assert_eq!(ours.1[at], theirs.1[at], "{stage}");
+            assert_eq!(ours, theirs, "{stage}");
         }
     }
     assert!(Path::new("/run/tripod/bundles").read_dir().unwrap().next().is_none(), "no bundle is left");
