@@ -38,7 +38,7 @@ pub struct Config {
     pub default_runtime: String,
     /// RuntimeClass handlers by name.
     pub runtimes: BTreeMap<String, RuntimeConfig>,
-    /// Folder of hooks for containers of OCI runtimes; empty is none.
+    /// Folder of hooks for containers; empty is none.
     pub hooks_dir: PathBuf,
     /// The time zone of containers: `local` for the node's, or a zone's name; empty leaves it to their images.
     pub timezone: String,

@@ -20,8 +20,8 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ),
     (
         "hooks_dir",
-        "Folder of hooks (JSON, as podman and CRI-O read it, often /usr/share/containers/oci/hooks.d) for containers of \
-         OCI runtimes; empty is none.",
+        "Folder of hooks (JSON, as podman and CRI-O read it, often /usr/share/containers/oci/hooks.d) for \
+         containers; empty is none.",
     ),
     (
         "timezone",

@@ -120,7 +120,7 @@ fn run_last(bundle: &Path, container: &str) {
     for hook in config.hooks.get(stage.name()).into_iter().flatten() {
         let outcome = serde_json::to_vec(&state)
             .map_err(io::Error::other)
-            .and_then(|told| run(hook, &told, bundle))
+            .and_then(|told| run(hook, &told))
             .map_err(|error| error.to_string())
             .and_then(|(code, said)| hook.judge(code, &said));
         if let Err(problem) = outcome {
@@ -130,12 +130,12 @@ fn run_last(bundle: &Path, container: &str) {
 }
 
 /// Runs a hook: its exit code, `None` if it was killed for its slowness, and the end of what it has said.
-fn run(hook: &Hook, told: &[u8], bundle: &Path) -> io::Result<(Option<i32>, Vec<u8>)> {
+fn run(hook: &Hook, told: &[u8]) -> io::Result<(Option<i32>, Vec<u8>)> {
     let (stdin, feed) = pipe_with(PipeFlags::CLOEXEC)?;
     let (hear, output) = pipe_with(PipeFlags::CLOEXEC)?;
     let argv = hook.argv();
     let mut command = Command::new(&hook.path);
-    command.arg0(argv.first().map_or("", String::as_str)).args(argv.iter().skip(1)).env_clear().current_dir(bundle);
+    command.arg0(argv.first().map_or("", String::as_str)).args(argv.iter().skip(1)).env_clear().current_dir("/");
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('='))).process_group(0);
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(output.try_clone()?)).stderr(Stdio::from(output));
     spawn::end_with_thread(&mut command);

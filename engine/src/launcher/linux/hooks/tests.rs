@@ -41,7 +41,7 @@ async fn all_hooks_after_the_end_run_once_whatever_becomes_of_each() {
     let bundle = bundles.of("c1").display().to_string();
     // The shell adds PWD, and what it was started as.
     let state = format!(
-        r#"{bundle} {{"ociVersion":"1.2.0","id":"c1","status":"stopped","bundle":"{bundle}","annotations":{{"k":"v"}}}}"#
+        r#"/ {{"ociVersion":"1.2.0","id":"c1","status":"stopped","bundle":"{bundle}","annotations":{{"k":"v"}}}}"#
     );
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
