@@ -134,6 +134,9 @@ async fn each_runs_at_its_stage_as_with_a_runtime(node: &mut Node) {
             assert_eq!(ours["ipc"], true);
             (ours["ipc"], theirs["ipc"]) = (Value::Null, Value::Null);
         }
+        // Standard input, output and error, and the folder that is being listed. Others leave more open.
+        assert_eq!(ours["fds"].take(), 4, "{stage}");
+        theirs["fds"].take();
         if stage == "poststart" {
             assert_eq!(ours["status"], "running");
         } else {
