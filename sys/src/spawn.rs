@@ -64,11 +64,17 @@ pub fn spawn(program: BorrowedFd<'_>, argv: &[&str], env: &[&str], fds: &[Borrow
 }
 
 /// Has the kernel kill the program that `command` starts when the thread that starts it ends, with its process or alone.
+/// The program gets no other descriptors than the standard ones, whatever this process was started with.
 pub fn end_with_thread(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4; // Linux 5.11
     let die_too = || {
-        // SAFETY: a bare system call that takes two numbers.
-        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        // SAFETY: bare system calls that take numbers; what is open stays so until the program is executed.
+        let killed = unsafe {
+            libc::syscall(libc::SYS_close_range, libc::STDERR_FILENO + 1, u32::MAX, CLOSE_RANGE_CLOEXEC);
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)
+        };
+        match killed {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
