@@ -1,18 +1,13 @@
 //! The pod's containers: starting them, carrying their output, signals.
 
 use std::{
-    fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::Instant,
 };
 
-use rustix::{
-    fs::{OFlags, fcntl_setfl},
-    pipe::{PipeFlags, pipe_with},
-    process::Pid,
-};
+use rustix::process::Pid;
 use tripod_shim_protocol::{
     Capability, CgroupPlan, ContainerReport, ExitRecord, Failure, FailureKind, LaunchPlan, LogTarget, PidNamespace,
     Reply,
@@ -22,7 +17,7 @@ use tripod_sys::{fork, mount, signal};
 use crate::{
     attach::Stdin,
     birthplace,
-    child::{self, Doors, Stdio, terminal},
+    child::{self, Doors, terminal},
     clock,
     fault::{Blame, failure},
     hooks::Hooks,
@@ -33,6 +28,7 @@ use crate::{
     runtime::Making,
     shim::Shim,
     start::{self, Progress, ReplyTo, Stages, Start},
+    stdio::{nonblocking, stdio},
     tree::SIGKILL,
 };
 
@@ -85,13 +81,6 @@ pub(crate) enum Phase {
     },
     /// It has ended and its record is written.
     Exited(ExitRecord),
-}
-
-/// The shim's ends of a container's standard input, output and error.
-#[derive(Debug)]
-pub(crate) struct Ends {
-    pub(crate) stdin: Stdin,
-    pub(crate) outputs: Vec<(Stream, OwnedFd)>,
 }
 
 // === impl Container ===
@@ -379,42 +368,6 @@ impl Shim {
             None => Err(failure(FailureKind::Plan, format!("reopen the log of container {id}"), "it has no log")),
         }
     }
-}
-
-/// Makes pipes for a container, or nothing if it is to have a terminal. The child's ends come first.
-fn stdio(plan: &LaunchPlan) -> io::Result<(Stdio, Ends)> {
-    if plan.process.terminal {
-        return Ok((Stdio::Terminal, terminal_ends(plan)));
-    }
-    pipes(plan).map(|(fds, ends)| (Stdio::Fds(fds), ends))
-}
-
-fn terminal_ends(plan: &LaunchPlan) -> Ends {
-    Ends { stdin: if plan.stdin { Stdin::Terminal } else { Stdin::None }, outputs: Vec::new() }
-}
-
-/// Pipes for a container's standard streams; `/dev/null` where it is to have a terminal.
-pub(crate) fn pipes(plan: &LaunchPlan) -> io::Result<([OwnedFd; 3], Ends)> {
-    let null = || io::Result::Ok(OwnedFd::from(File::open("/dev/null")?));
-    if plan.process.terminal {
-        return Ok(([null()?, null()?, null()?], terminal_ends(plan)));
-    }
-    let (stdin, keep) = if plan.stdin {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        (read, Stdin::Pipe(write))
-    } else {
-        (null()?, Stdin::None)
-    };
-    let (out, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (err, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-    nonblocking(&out)?;
-    nonblocking(&err)?;
-    let ends = Ends { stdin: keep, outputs: vec![(Stream::Stdout, out), (Stream::Stderr, err)] };
-    Ok(([stdin, stdout, stderr], ends))
-}
-
-pub(crate) fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    Ok(fcntl_setfl(fd, rustix::fs::fcntl_getfl(fd)? | OFlags::NONBLOCK)?)
 }
 
 pub(crate) fn open_log(target: &LogTarget) -> Result<Log, Failure> {

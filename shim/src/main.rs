@@ -25,6 +25,7 @@ mod reaper;
 mod runtime;
 mod shim;
 mod start;
+mod stdio;
 mod tree;
 mod user;
 mod viewer;

@@ -27,7 +27,7 @@ use crate::{
         terminal,
     },
     clock,
-    containers::{Container, Phase, is_file_name, may_trace, nonblocking, open_log, pipes},
+    containers::{Container, Phase, is_file_name, may_trace, open_log},
     fault::{Blame, failure},
     log::Stream,
     output::Output,
@@ -35,6 +35,7 @@ use crate::{
     poll::Source,
     shim::Shim,
     start::{self, ReplyTo, Stages, Start},
+    stdio::{nonblocking, pipes},
     tree::SIGKILL,
 };
 

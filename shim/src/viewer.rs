@@ -8,7 +8,7 @@ use std::{
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-use crate::{containers::nonblocking, poll::Token};
+use crate::{poll::Token, stdio::nonblocking};
 
 /// Bytes that may wait for a client, if the kernel allows so many; a pipe has 64 KiB by itself.
 const ROOM: usize = 1 << 20;
