@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 
-_NAME, _TEXT = 12, 76
+_NAME, _TEXT = 13, 76
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32"}
 
 

@@ -127,7 +127,7 @@ def parse():
     arguments = parser.parse_args()
     if arguments.list:
         for stage in STAGES:
-            say(f"{stage.name:<12}{stage.text}")
+            say(f"{stage.name:<13}{stage.text}")
         sys.exit(0)
     unknown = set(arguments.stages) - {stage.name for stage in STAGES}
     if unknown:
