@@ -26,7 +26,7 @@ import kit  # noqa: E402
 from kit import debian, oci, programs, registry  # noqa: E402
 from kit.tree import Tree, compressed  # noqa: E402
 import processes
-from terminal import Failed, coloured, say, step  # noqa: E402
+from terminal import NAME_WIDTH, Failed, coloured, say, step  # noqa: E402
 
 PAGE = "Hello from a pod that tripod runs.\n"
 READY_WITHIN = 20
@@ -119,7 +119,7 @@ class Demo:
             self.undo.callback(self.stop_daemon)
             self.launch()
         for command in (f"cd {self.work}", f"export CONTAINER_RUNTIME_ENDPOINT={self.endpoint}"):
-            say(coloured(f"{'':<12}$ {command}", "dim"))
+            say(coloured(f"{'':<{NAME_WIDTH}}$ {command}", "dim"))
 
     def launch(self):
         self.socket.unlink(missing_ok=True)

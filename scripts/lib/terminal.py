@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 
-_NAME, _TEXT = 13, 76
+NAME_WIDTH, _TEXT = 13, 76
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32"}
 
 
@@ -46,7 +46,7 @@ class Step:
 @contextlib.contextmanager
 def step(name, text, noisy=False):
     """Prints the line of a step: its name at once, the rest when it ends. What a noisy one says stands above that."""
-    head = coloured(f"{name:<{_NAME}}", "bold")
+    head = coloured(f"{name:<{NAME_WIDTH}}", "bold")
     print(f"{head}{text} …\n" if noisy else head, end="", flush=True)
     current, started = Step(name, text), time.monotonic()
     try:
@@ -60,8 +60,8 @@ def step(name, text, noisy=False):
 
 def _end(current, started, colour, outcome, indented):
     if indented:
-        print(" " * _NAME, end="")
+        print(" " * NAME_WIDTH, end="")
     took = f"{duration(time.monotonic() - started):>9}"
     say(f"{current.text:<{_TEXT}.{_TEXT}} {coloured(took, colour)} {coloured(outcome, colour)}".rstrip())
     for line in current.lines:
-        say(f"{'':<{_NAME}}{line}")
+        say(f"{'':<{NAME_WIDTH}}{line}")

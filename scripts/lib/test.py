@@ -22,7 +22,7 @@ from pathlib import Path
 
 import counts
 import processes
-from terminal import Failed, coloured, duration, say, step
+from terminal import NAME_WIDTH, Failed, coloured, duration, say, step
 
 REPO = Path(__file__).resolve().parent.parent.parent
 BUILD = REPO / ".build"
@@ -127,7 +127,7 @@ def parse():
     arguments = parser.parse_args()
     if arguments.list:
         for stage in STAGES:
-            say(f"{stage.name:<13}{stage.text}")
+            say(f"{stage.name:<{NAME_WIDTH}}{stage.text}")
         sys.exit(0)
     unknown = set(arguments.stages) - {stage.name for stage in STAGES}
     if unknown:
