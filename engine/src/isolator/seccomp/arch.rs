@@ -63,7 +63,7 @@ const X32: [&str; 36] = [
 ];
 
 /// Calls of x86-64 that x32 does not have at all.
-const NOT_X32: [&str; 13] = [
+const NOT_X32: [&str; 11] = [
     "uselib",
     "_sysctl",
     "create_module",
@@ -75,8 +75,6 @@ const NOT_X32: [&str; 13] = [
     "epoll_ctl_old",
     "epoll_wait_old",
     "vserver",
-    "uretprobe",
-    "uprobe",
 ];
 
 /// The private calls of 32-bit ARM, and a second name.
