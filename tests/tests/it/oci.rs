@@ -78,6 +78,11 @@ async fn commands_run_in_it(node: &mut Node) {
     let (_, id) = run_in(&cri, &pod("main"), &config).await;
     let answer = cri.exec(&id, &["/bin/sh", "-c", "echo $NAME; echo err >&2; exit 5"], 10).await.unwrap();
     assert_eq!((answer.exit_code, &answer.stdout[..], &answer.stderr[..]), (5, &b"value\n"[..], &b"err\n"[..]));
+    // A runtime calls a container started when its own process is about to execute the program.
+    eventually("the program", Duration::from_secs(10), async || {
+        (cri.sh(&id, "cat /proc/1/comm").await.trim() == "sh").then_some(())
+    })
+    .await;
     // The same namespaces, cgroups, rights and filter as the container's own process.
     let script = "for n in mnt pid net ipc uts cgroup; do readlink /proc/$P/ns/$n; done; cat /proc/$P/cgroup; \
                   grep -E '^(Cap|Seccomp|NoNewPrivs|Uid|Gid|Groups)' /proc/$P/status";
