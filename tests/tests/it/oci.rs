@@ -78,9 +78,9 @@ async fn commands_run_in_it(node: &mut Node) {
     let (_, id) = run_in(&cri, &pod("main"), &config).await;
     let answer = cri.exec(&id, &["/bin/sh", "-c", "echo $NAME; echo err >&2; exit 5"], 10).await.unwrap();
     assert_eq!((answer.exit_code, &answer.stdout[..], &answer.stderr[..]), (5, &b"value\n"[..], &b"err\n"[..]));
-    // A runtime calls a container started when its own process is about to execute the program.
+    // A runtime calls a container started when its own process is about to execute the program, which executes another.
     eventually("the program", Duration::from_secs(10), async || {
-        (cri.sh(&id, "cat /proc/1/comm").await.trim() == "sh").then_some(())
+        (cri.sh(&id, "cat /proc/1/comm").await.trim() == "sleep").then_some(())
     })
     .await;
     // The same namespaces, cgroups, rights and filter as the container's own process.
