@@ -4,6 +4,7 @@
 //! shim is a subreaper, so that this process becomes its child when `create` ends; from then on the container is like
 //! any other. Each call is a state of the event loop and has a limit.
 
+mod program;
 mod said;
 
 use std::{
@@ -20,6 +21,7 @@ use rustix::{
 use tripod_shim_protocol::{Failure, FailureKind, OciPlan, PidNamespace, Reply};
 use tripod_sys::{fork, scm, signal};
 
+use self::program::Program;
 use crate::{
     child::{
         self,
@@ -58,6 +60,8 @@ pub(crate) struct Making {
     outputs: Vec<(Stream, OwnedFd)>,
     console: Option<OwnedFd>,
     master: Option<OwnedFd>,
+    /// What the container's first process executes while it waits for `start`.
+    waiting: Option<Program>,
     /// The container's first process has ended already: code and time.
     ended: Option<(i32, i64)>,
 }
@@ -190,6 +194,7 @@ impl Shim {
                 outputs: ends.outputs,
                 console,
                 master: None,
+                waiting: None,
                 ended: None,
             })),
         };
@@ -286,6 +291,7 @@ impl Shim {
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).internal(|| format!("{what}: open process {pid:?}"))?;
         // From here on its end is noticed as the container's.
         (container.pid, container.pidfd) = (pid, pidfd);
+        making.waiting = Program::of(pid);
         making.step = Step::Start;
         making.deadline = Instant::now() + making.limit;
         if let Some(socket) = making.console.take() {
@@ -303,6 +309,9 @@ impl Shim {
         let Some(container) = self.containers.get_mut(id) else { return Ok(()) };
         let Phase::Making(making) = &mut container.phase else { return Ok(()) };
         let step = || format!("watch container {id}");
+        if let Some(waiting) = making.waiting {
+            waiting.replaced(container.pid);
+        }
         let ended = making.ended;
         for (stream, fd) in std::mem::take(&mut making.outputs) {
             let token = self.poll.add(&fd, Source::Output(id.to_owned(), stream)).internal(step)?;
