@@ -23,6 +23,7 @@ tests![
     it_shares_what_the_pod_has,
     a_terminal_is_attached_to,
     signals_reach_it,
+    a_signal_right_after_the_start_is_not_lost,
     limits_change,
     what_is_wrong_with_a_program_is_told,
     it_outlives_the_daemon,
@@ -155,6 +156,17 @@ async fn signals_reach_it(node: &mut Node) {
     let deaf = cri.run(&pod, &host_pod("main"), &config).await.unwrap();
     cri.stop(&deaf, 0).await.unwrap();
     assert_eq!(cri.status(&deaf).await.unwrap().exit_code, 137);
+}
+
+async fn a_signal_right_after_the_start_is_not_lost(node: &mut Node) {
+    let cri = ready(node).await;
+    let pod = cri.run_pod_by(runtime::HANDLER, &host_pod("main")).await.unwrap();
+    for number in 0..8 {
+        let config = shell(&format!("main-{number}"), "trap 'exit 9' TERM; while :; do usleep 10000; done");
+        let id = cri.run(&pod, &host_pod("main"), &config).await.unwrap();
+        cri.stop(&id, 30).await.unwrap();
+        assert_eq!(cri.status(&id).await.unwrap().exit_code, 9, "container {number}");
+    }
 }
 
 async fn limits_change(node: &mut Node) {
