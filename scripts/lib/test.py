@@ -6,7 +6,8 @@
 
 It installs what is missing, goes on after a stage that failed, and ends with `N passed, N failed, N skipped`. Each
 stage writes a log to .build/logs; of one that failed the telling part is shown. A stage that hangs is ended, and it is
-said where each of its processes and threads hung.
+said where each of its processes and threads hung. If only a few tests fail, they are tried once more; one that passes
+then is told as unsteady.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import again
 import counts
 import processes
 from terminal import NAME_WIDTH, Failed, coloured, duration, say, step
@@ -69,6 +71,7 @@ class Stage:
     text: str
     script: str
     count: object = counts.none
+    again: object = again.whole
     environment: dict = field(default_factory=dict)
 
 
@@ -84,6 +87,7 @@ STAGES = [
         "unit tests, and integration tests over a real daemon",
         f"cargo test --locked --workspace {FEATURES} --no-fail-fast",
         counts.cargo,
+        again.cargo,
         {"TRIPOD_BIN": TRIPOD, "TRIPOD_SHIM": SHIM, "TRIPOD_CNI_BIN": REPO / "critest" / ".build" / "bin" / "cni"},
     ),
     Stage("contract", "our CRI contract beside that of Kubernetes", CONTRACT, counts.go),
@@ -152,34 +156,70 @@ def run_all(chosen, temporary):
 
 
 def run(stage, temporary):
-    log = LOGS / f"{stage.name.replace(' ', '-')}.log"
     environment = {**os.environ, **{name: str(value) for name, value in stage.environment.items()}}
     environment.update(TMPDIR=str(temporary), CARGO_TERM_COLOR="never", NO_COLOR="1")
-    counted, well = counts.Counts(), False
+    counted, trouble = counts.Counts(), None
     try:
         with step(stage.name, stage.text) as current:
-            with open(log, "w") as output:
-                status, hanging = script(stage.script, environment, output)
-            text = log.read_text(errors="replace")
-            counted = stage.count(text)
+            counted, trouble = attempt(stage, stage.script, environment, "")
+            if trouble:
+                counted, unsteady = second(stage, counted, environment)
+                if unsteady:
+                    current.show(f"unsteady: {unsteady} failed and passed at the second attempt:")
+                    current.show("\n".join(f"| {line}" for line in trouble.shown))
+                    trouble = None
             if counted != counts.Counts():
                 current.text = f"{stage.text}: {counted.short()}"
-            if hanging:
-                shown = text.splitlines()[-20:] + hanging
-                raise Failed(f"it hung: no end after {duration(LIMIT)}; the end of {log}, and its processes:")
-            shown = excerpt(text)
-            if status != 0:
-                raise Failed(f"status {status}; from {log}:")
-            if counted.failed:
-                raise Failed(f"it ended well but counts failures; from {log}:")
-            if stage.count is not counts.none and counted == counts.Counts():
-                raise Failed(f"no test ran; from {log}:")
-            well = True
+            if trouble:
+                raise Failed(trouble.text)
     except Failed as error:
         say(f"    {error}")
-        for line in shown:
+        for line in trouble.shown:
             say(f"    | {line}")
-    return counted, well
+    return counted, trouble is None
+
+
+@dataclass
+class Trouble:
+    """Why an attempt failed, and the telling lines."""
+
+    text: str
+    shown: list
+
+
+def attempt(stage, command, environment, mark):
+    """One run of a command of the stage: what it counted, and its trouble."""
+    log = log_of(stage, mark)
+    with open(log, "w") as output:
+        status, hanging = script(command, environment, output)
+    text = log.read_text(errors="replace")
+    counted = stage.count(text)
+    if hanging:
+        shown = text.splitlines()[-20:] + hanging
+        return counted, Trouble(f"it hung: no end after {duration(LIMIT)}; the end of {log}, and its processes:", shown)
+    if status != 0:
+        return counted, Trouble(f"status {status}; from {log}:", excerpt(text))
+    if counted.failed:
+        return counted, Trouble(f"it ended well but counts failures; from {log}:", excerpt(text))
+    if stage.count is not counts.none and counted == counts.Counts():
+        return counted, Trouble(f"no test ran; from {log}:", excerpt(text))
+    return counted, None
+
+
+def second(stage, counted, environment):
+    """Tries again what failed, if that can tell something: what counts then, and how many tests were unsteady."""
+    commands = stage.again(stage.script, log_of(stage, "").read_text(errors="replace"))
+    if not again.tells(counted, commands):
+        return counted, 0
+    attempts = []
+    for number, command in enumerate(commands, start=2):
+        passed, trouble = attempt(stage, command, environment, f"-{number}")
+        attempts.append((trouble is None, passed))
+    return again.settle(counted, attempts)
+
+
+def log_of(stage, mark):
+    return LOGS / f"{stage.name.replace(' ', '-')}{mark}.log"
 
 
 def script(text, environment, output):
