@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
     forward::{Address, Ports},
+    image::ImageCommand,
     log::Moment,
     stream::keys::DetachKeys,
 };
@@ -47,6 +48,16 @@ Next: `tripod run --rm IMAGE CMD`. Mirrors and certificates of registries: /etc/
     /// Remove images with all their names
     #[command(after_help = "Layers go when nothing uses them any more: a container that runs keeps its own.")]
     Rmi(RmiArgs),
+    /// Everything about images: list, fetch, remove, inspect
+    #[command(
+        after_help = "Works without a daemon too: where none answers, the store is opened by this command for as long as
+it takes. `tripod images`, `tripod pull` and `tripod rmi` are `ls`, `pull` and `rm` of these."
+    )]
+    Image {
+        /// What about them.
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
     /// Show the log of a container
     #[command(after_help = LOGS_HELP)]
     Logs(LogsArgs),
@@ -135,6 +146,20 @@ pub struct Connection {
     /// The daemon's CRI socket
     #[arg(long, env = "TRIPOD_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
+}
+
+/// Which store of images, where no daemon has it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Store {
+    /// Configuration file, where no daemon answers [default: /etc/tripod/config.toml if it is there]
+    #[arg(long, value_name = "FILE", help_heading = "Without a daemon")]
+    pub config: Option<PathBuf>,
+    /// Folder of images and records, where no daemon answers [default: the configuration's]
+    #[arg(long, value_name = "DIR", help_heading = "Without a daemon")]
+    pub root: Option<PathBuf>,
+    /// Folder of sockets, where no daemon answers [default: the configuration's]
+    #[arg(long, value_name = "DIR", help_heading = "Without a daemon")]
+    pub state: Option<PathBuf>,
 }
 
 /// How to reach the daemon's streaming server.
@@ -271,6 +296,8 @@ pub struct PodsArgs {
 pub struct ImagesArgs {
     #[command(flatten)]
     pub connection: Connection,
+    #[command(flatten)]
+    pub store: Store,
     /// Only IDs
     #[arg(short, long)]
     pub quiet: bool,
@@ -281,6 +308,8 @@ pub struct ImagesArgs {
 pub struct PullArgs {
     #[command(flatten)]
     pub connection: Connection,
+    #[command(flatten)]
+    pub store: Store,
     /// User name for the registry
     #[arg(long, requires = "password_stdin")]
     pub username: Option<String>,
@@ -299,6 +328,8 @@ pub struct PullArgs {
 pub struct RmiArgs {
     #[command(flatten)]
     pub connection: Connection,
+    #[command(flatten)]
+    pub store: Store,
     /// Images, by name, digest or ID
     #[arg(required = true)]
     pub images: Vec<String>,

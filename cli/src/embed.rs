@@ -23,6 +23,9 @@ pub struct EmbedOptions {
 pub trait Embed: Send + Sync {
     /// Starts one; it answers when this returns.
     async fn start(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn Error + Send + Sync>>;
+
+    /// Starts one that knows images only: it opens the store and leaves pods alone.
+    async fn store(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn Error + Send + Sync>>;
 }
 
 /// A daemon inside this process.

@@ -110,7 +110,7 @@ async fn pod(client: &mut Client, id: String) -> Result<Value, CliError> {
     }))
 }
 
-async fn image(client: &mut Client, name: &str) -> Result<Value, CliError> {
+pub(crate) async fn image(client: &mut Client, name: &str) -> Result<Value, CliError> {
     let image = Some(ImageSpec { image: name.to_owned(), ..ImageSpec::default() });
     let answer = client.images.image_status(ImageStatusRequest { image, verbose: true }).await;
     // What is no name of an image is no object at all.

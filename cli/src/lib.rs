@@ -1,7 +1,7 @@
 //! Operator's commands of the tripod binary: clients of the CRI socket, like crictl, with the familiar verbs.
 //!
-//! Commands come in as arguments, go to the daemon as CRI calls, and their answers to standard output as tables. Only
-//! `run` may do without a daemon: it then asks for one of its own through [`Embed`].
+//! Commands come in as arguments, go to the daemon as CRI calls, and their answers to standard output as tables. `run` and
+//! what is about images may do without a daemon: they then ask for one of their own through [`Embed`].
 #![forbid(unsafe_code)]
 
 mod args;
@@ -10,6 +10,7 @@ mod embed;
 mod error;
 mod exec;
 mod forward;
+mod image;
 mod inspect;
 mod life;
 mod list;
@@ -31,6 +32,7 @@ pub use client::Client;
 pub use embed::{Embed, EmbedOptions, Embedded};
 pub use error::CliError;
 pub use forward::{Address, Ports};
+pub use image::ImageCommand;
 pub use log::Moment;
 pub use stream::keys::DetachKeys;
 
@@ -40,9 +42,10 @@ pub async fn run(command: Command, embed: &dyn Embed) -> Result<ExitCode, CliErr
         Command::Run(args) => run::run(args, embed).await,
         Command::Ps(args) => list::containers(args).await,
         Command::Pods(args) => list::pods(args).await,
-        Command::Images(args) => list::images(args).await,
-        Command::Pull(args) => pull::command(args).await,
-        Command::Rmi(args) => pull::remove(args).await,
+        Command::Images(args) => list::images(args, embed).await,
+        Command::Pull(args) => pull::command(args, embed).await,
+        Command::Rmi(args) => pull::remove(args, embed).await,
+        Command::Image { command } => image::command(command, embed).await,
         Command::Logs(args) => log::command(args).await,
         Command::Exec(args) => exec::exec(args).await,
         Command::Attach(args) => exec::attach(args).await,

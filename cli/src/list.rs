@@ -8,8 +8,9 @@ use tripod_cri_api::v1::{
 };
 
 use crate::{
-    CliError, Client,
+    CliError, Client, Embed,
     args::{ImagesArgs, PodsArgs, PsArgs},
+    image::with_store,
     show::{age, bytes, print, short, table},
 };
 
@@ -124,12 +125,16 @@ pub(crate) async fn pods(args: PodsArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn images(args: ImagesArgs) -> Result<ExitCode, CliError> {
-    let mut client = Client::connect(&args.connection.socket).await?;
+pub(crate) async fn images(args: ImagesArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
+    let ImagesArgs { connection, store, quiet } = args;
+    with_store(&connection, &store, embed, async |mut client| show_images(&mut client, quiet).await).await
+}
+
+async fn show_images(client: &mut Client, quiet: bool) -> Result<ExitCode, CliError> {
     let answer = client.images.list_images(ListImagesRequest { filter: None }).await;
     let mut images = answer.map_err(CliError::call("list images"))?.into_inner().images;
     images.sort_by(|one, other| (&one.repo_tags, &one.id).cmp(&(&other.repo_tags, &other.id)));
-    if args.quiet {
+    if quiet {
         images.iter().for_each(|image| println!("{}", image.id));
         return Ok(ExitCode::SUCCESS);
     }

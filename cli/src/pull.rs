@@ -5,8 +5,9 @@ use std::{io::Read, process::ExitCode};
 use tripod_cri_api::v1::{AuthConfig, Image, ImageSpec, ImageStatusRequest, PullImageRequest, RemoveImageRequest};
 
 use crate::{
-    CliError, Client,
+    CliError, Client, Embed,
     args::{PullArgs, RmiArgs},
+    image::with_store,
     progress::Progress,
     stop::{outcome, report},
 };
@@ -38,14 +39,17 @@ pub(crate) async fn pull(
     Ok(answer?.into_inner().image_ref)
 }
 
-pub(crate) async fn command(args: PullArgs) -> Result<ExitCode, CliError> {
+pub(crate) async fn command(args: PullArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
     let auth = match args.username {
         Some(username) => Some(AuthConfig { username, password: password()?, ..AuthConfig::default() }),
         None => None,
     };
-    let mut client = Client::connect(&args.connection.socket).await?;
-    println!("{}", pull(&mut client, &args.image, auth, args.quiet).await?);
-    Ok(ExitCode::SUCCESS)
+    let PullArgs { connection, store, quiet, image, .. } = args;
+    with_store(&connection, &store, embed, async |mut client| {
+        println!("{}", pull(&mut client, &image, auth, quiet).await?);
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 /// A password from standard input: on the command line everybody on the host would see it.
@@ -55,13 +59,16 @@ fn password() -> Result<String, CliError> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-pub(crate) async fn remove(args: RmiArgs) -> Result<ExitCode, CliError> {
-    let mut client = Client::connect(&args.connection.socket).await?;
-    let mut failed = 0;
-    for image in &args.images {
-        failed += report(image, remove_one(&mut client, image).await);
-    }
-    Ok(outcome(failed))
+pub(crate) async fn remove(args: RmiArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
+    let RmiArgs { connection, store, images } = args;
+    with_store(&connection, &store, embed, async |mut client| {
+        let mut failed = 0;
+        for image in &images {
+            failed += report(image, remove_one(&mut client, image).await);
+        }
+        Ok(outcome(failed))
+    })
+    .await
 }
 
 async fn remove_one(client: &mut Client, image: &str) -> Result<(), CliError> {

@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     deadline::Deadlines,
     image::ImageServer,
+    images::Images,
     notify::notify,
     open_files,
     runtime::{Runtime, Sessions},
@@ -162,10 +163,7 @@ fn serve(
     stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<> {
     let effective = serde_json::to_value(config).unwrap_or_default();
-    let image =
-        ImageServiceServer::new(ImageServer::new(parts.images.clone(), parts.handlers.keys().cloned().collect()))
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+    let image = image_service(parts.images.clone(), parts.handlers.keys().cloned().collect());
     let runtime = RuntimeServiceServer::new(Runtime::new(parts, streaming, effective, stopped.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
@@ -177,8 +175,15 @@ fn serve(
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until(stopped))
 }
 
+/// What CRI has about images, ready to be served.
+pub(crate) fn image_service(images: Images, handlers: Vec<String>) -> ImageServiceServer<ImageServer> {
+    ImageServiceServer::new(ImageServer::new(images, handlers))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
+}
+
 /// Resolves when the daemon ends.
-async fn until(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn until(mut stopped: watch::Receiver<bool>) {
     // An error means that the daemon is gone, which is as good.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }

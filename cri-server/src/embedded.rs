@@ -1,30 +1,63 @@
-//! A daemon inside a command's process, for as long as the command takes: what `tripod run` uses where none answers.
+//! A daemon inside a command's process, for as long as the command takes: what commands use where none answers.
 //!
-//! It is a whole daemon over the configured folders, so images that were pulled once stay; only its socket is its own.
+//! For `tripod run` it is a whole daemon over the configured folders, so images that were pulled once stay; only its
+//! socket is its own. For what is about images alone it is the store and nothing else: pods are left alone.
 
 use std::{error::Error, path::Path};
 
 use async_trait::async_trait;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, transport::Server};
 use tripod_cli::{Embed, EmbedOptions, Embedded};
+use tripod_cri_api::v1::{
+    StatusRequest, StatusResponse, VersionRequest, VersionResponse,
+    runtime_service_server::{RuntimeService, RuntimeServiceServer},
+};
+use tripod_image_service::ImageService;
 
 use crate::{
     Daemon,
     config::{Config, Overrides},
+    daemon::{image_service, until},
+    images::Images,
+    runtime::version,
+    socket::Socket,
+    status_code::Reply,
 };
 
 /// Starts daemons inside this process.
 #[derive(Debug, Clone, Copy)]
 pub struct InProcess;
 
+type Failure = Box<dyn Error + Send + Sync>;
+
 #[async_trait]
 impl Embed for InProcess {
-    async fn start(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn Error + Send + Sync>> {
-        let EmbedOptions { config, root, state } = options;
-        let mut config = Config::load(config.as_deref(), Overrides { root, state, ..Overrides::default() })?;
-        config.socket = config.state.join(format!("run-{}.sock", std::process::id()));
-        config.metrics.address = None;
-        Ok(Box::new(Inside(Daemon::start(&config).await?)))
+    async fn start(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Failure> {
+        Ok(Box::new(Inside(Daemon::start(&config(options)?).await?)))
     }
+
+    async fn store(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Failure> {
+        let config = config(options)?;
+        let (socket, listener) = Socket::bind(&config.socket).await?;
+        let images = Images::new(ImageService::open(config.image_service()).await?).await?;
+        let service = image_service(images.clone(), Vec::new());
+        let (stop, stopped) = watch::channel(false);
+        let server = Server::builder()
+            .add_service(RuntimeServiceServer::new(NoPods { images }))
+            .add_service(service)
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until(stopped));
+        Ok(Box::new(Store { socket, stop, server: tokio::spawn(server) }))
+    }
+}
+
+fn config(options: EmbedOptions) -> Result<Config, Failure> {
+    let EmbedOptions { config, root, state } = options;
+    let mut config = Config::load(config.as_deref(), Overrides { root, state, ..Overrides::default() })?;
+    config.socket = config.state.join(format!("run-{}.sock", std::process::id()));
+    config.metrics.address = None;
+    Ok(config)
 }
 
 struct Inside(Daemon);
@@ -39,5 +72,45 @@ impl Embedded for Inside {
         if let Err(error) = self.0.stop().await {
             tracing::warn!(%error, "the daemon of this command did not end well");
         }
+    }
+}
+
+/// The store alone.
+struct Store {
+    socket: Socket,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+#[async_trait]
+impl Embedded for Store {
+    fn socket(&self) -> &Path {
+        self.socket.path()
+    }
+
+    async fn stop(mut self: Box<Self>) {
+        self.stop.send_replace(true);
+        // The one client is gone by now.
+        if tokio::time::timeout(std::time::Duration::from_secs(2), &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+    }
+}
+
+/// What clients ask of a runtime before they come to images: who it is, and how far pulls are.
+#[derive(Debug)]
+struct NoPods {
+    images: Images,
+}
+
+#[tonic::async_trait]
+impl RuntimeService for NoPods {
+    async fn version(&self, _: Request<VersionRequest>) -> Reply<VersionResponse> {
+        Ok(Response::new(version()))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusResponse> {
+        let pulls = serde_json::to_string(&self.images.pulls()).unwrap_or_default();
+        Ok(Response::new(StatusResponse { info: [("pulls".to_owned(), pulls)].into(), ..StatusResponse::default() }))
     }
 }

@@ -23,6 +23,7 @@ use std::{
 
 use futures::stream::BoxStream;
 pub(crate) use sessions::Sessions;
+pub(crate) use status::version;
 pub(crate) use streams::parts;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};

@@ -46,6 +46,10 @@ impl Embed for Alone {
     async fn start(&self, _: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn std::error::Error + Send + Sync>> {
         Err("there is none here".into())
     }
+
+    async fn store(&self, _: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn std::error::Error + Send + Sync>> {
+        Err("there is none here".into())
+    }
 }
 
 /// Plays the part that the environment asks for.

@@ -20,7 +20,7 @@ const KUBE_API_VERSION: &str = "0.1.0";
 /// The isolator whose readiness is the network's.
 const NETWORK: &str = "network";
 
-pub(super) fn version() -> VersionResponse {
+pub(crate) fn version() -> VersionResponse {
     VersionResponse {
         version: KUBE_API_VERSION.to_owned(),
         runtime_name: "tripod".to_owned(),

@@ -58,10 +58,8 @@ async fn a_timeout_kills_the_process_tree(node: &mut Node) {
     let error = cri.exec(&id, &["/bin/sh", "-c", script], 1).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    eventually("the end of all processes", Duration::from_secs(10), async || {
-        (sleepers("2345") == 0).then_some(())
-    })
-    .await;
+    eventually("the end of all processes", Duration::from_secs(10), async || (sleepers("2345") == 0).then_some(()))
+        .await;
     assert_eq!(cri.sh(&id, "echo still here").await, "still here");
 }
 

@@ -15,6 +15,7 @@ mod exec_streams;
 mod fifty;
 mod filesystem;
 mod hooks;
+mod image_commands;
 mod images;
 mod into_userns;
 mod isolation;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         cli_streams::TESTS,
         logs::TESTS,
         images::TESTS,
+        image_commands::TESTS,
         events::TESTS,
         joins::TESTS,
         bad_input::TESTS,

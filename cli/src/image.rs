@@ -1,0 +1,85 @@
+//! `tripod image`: the commands about images, with a daemon or without.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    CliError, Client, Embed, EmbedOptions,
+    args::{Connection, ImagesArgs, PullArgs, RmiArgs, Store},
+    inspect, list, pull,
+};
+
+/// What can be done about images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List images
+    #[command(
+        visible_alias = "list",
+        after_help = "The same as `tripod images`. Next: `tripod image df` tells the disk."
+    )]
+    Ls(ImagesArgs),
+    /// Fetch an image
+    #[command(after_help = "The same as `tripod pull`.")]
+    Pull(PullArgs),
+    /// Remove images with all their names
+    #[command(after_help = "The same as `tripod rmi`. Layers go when nothing uses them any more.")]
+    Rm(RmiArgs),
+    /// Show everything about an image as JSON
+    Inspect(InspectImageArgs),
+}
+
+/// Arguments of `image inspect`.
+#[derive(Debug, Args)]
+pub struct InspectImageArgs {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    store: Store,
+    /// Image, by name, digest or ID
+    image: String,
+}
+
+pub(crate) async fn command(command: ImageCommand, embed: &dyn Embed) -> Result<ExitCode, CliError> {
+    match command {
+        ImageCommand::Ls(args) => list::images(args, embed).await,
+        ImageCommand::Pull(args) => pull::command(args, embed).await,
+        ImageCommand::Rm(args) => pull::remove(args, embed).await,
+        ImageCommand::Inspect(args) => {
+            let InspectImageArgs { connection, store, image } = args;
+            with_store(&connection, &store, embed, async |mut client| {
+                let shown = inspect::image(&mut client, &image).await.map_err(|error| match error {
+                    CliError::NotFound(_) => {
+                        CliError::NotFound(format!("no image {image:?}; `tripod image ls` shows all"))
+                    }
+                    other => other,
+                })?;
+                println!("{shown:#}");
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
+        }
+    }
+}
+
+/// Does work with the daemon that answers, or else with the store opened in this process.
+pub(crate) async fn with_store<T>(
+    connection: &Connection,
+    store: &Store,
+    embed: &dyn Embed,
+    work: impl AsyncFnOnce(Client) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    match Client::connect(&connection.socket).await {
+        Err(CliError::Connect { .. }) => {}
+        client => return work(client?).await,
+    }
+    let Store { config, root, state } = store.clone();
+    let opened = embed.store(EmbedOptions { config, root, state }).await;
+    let opened = opened.map_err(|source| CliError::Embed { socket: connection.socket.clone(), source })?;
+    let outcome = match Client::connect(opened.socket()).await {
+        Ok(client) => work(client).await,
+        Err(error) => Err(error),
+    };
+    opened.stop().await;
+    outcome
+}
