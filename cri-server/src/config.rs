@@ -307,6 +307,7 @@ impl Config {
             pinned,
             limits,
             timeouts,
+            proxies: tripod_image_service::Proxies::from_env(),
         }
     }
 }

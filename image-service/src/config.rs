@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::registry::proxies::Proxies;
+
 /// Settings of the image service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +25,9 @@ pub struct Config {
     pub limits: Limits,
     /// How long to wait for registries.
     pub timeouts: Timeouts,
+    /// Proxies on the way to registries; the environment's to say, not a file's.
+    #[serde(skip)]
+    pub proxies: Proxies,
 }
 
 impl Default for Config {
@@ -35,6 +40,7 @@ impl Default for Config {
             pinned: Vec::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            proxies: Proxies::default(),
         }
     }
 }

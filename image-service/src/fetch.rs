@@ -90,10 +90,21 @@ impl Fetcher {
             return Ok(Arc::clone(layer));
         }
         let io = |step: &'static str| move |error| Error::io(format!("cannot {step} for a layer"), error);
-        let (layout, trash) = (self.layout.clone(), self.trash.clone());
-        let staging = blocking(move || Staging::new(&layout, &trash)).await?.map_err(io("make a staging folder"))?;
-        meter.set(LayerState::Downloading);
-        let (staging, unpacked) = self.transfer(session, blob, diff_id, meter, staging).await?;
+        let (staging, unpacked) = loop {
+            let (layout, trash) = (self.layout.clone(), self.trash.clone());
+            let staging =
+                blocking(move || Staging::new(&layout, &trash)).await?.map_err(io("make a staging folder"))?;
+            meter.set(LayerState::Downloading);
+            match self.transfer(session, blob, diff_id, meter, staging).await {
+                Ok(done) => break done,
+                // A mirror that is corrupt is no reason to fail while there is another host that may have it right.
+                Err(Failure::Corrupt(error)) if session.distrust_senders(&blob.digest) => {
+                    tracing::warn!(%error, "another host is asked for a layer");
+                    meter.downloaded.store(0, Ordering::Relaxed);
+                }
+                Err(Failure::Corrupt(error) | Failure::Other(error)) => return Err(error),
+            }
+        };
         let layer = Layer::new(diff_id.clone(), unpacked, &self.boot);
         let layout = self.layout.clone();
         let layer = blocking(move || staging.install(&layout, &layer).map(|()| layer)).await?;
@@ -114,7 +125,7 @@ impl Fetcher {
         diff_id: &Digest,
         meter: &LayerMeter,
         staging: Staging,
-    ) -> Result<(Staging, Unpacked)> {
+    ) -> std::result::Result<(Staging, Unpacked), Failure> {
         let (sink, source) = mpsc::channel(PIECES);
         let algorithms = (blob.digest.algorithm(), diff_id.algorithm());
         let (decompressor, stream) = chunks(source, algorithms.0, algorithms.1, self.limits.layer_bytes);
@@ -134,18 +145,25 @@ impl Fetcher {
         let (staging, unpacked) =
             unpacked.await.map_err(|error| Error::with(Kind::Internal, "the unpacker ended early", error))?;
         match downloaded {
-            Err(error) if !matches!(error.problem, Problem::Abandoned) => return Err(error.into()),
+            Err(error) if matches!(error.problem, Problem::Length { .. }) => {
+                return Err(Failure::Corrupt(error.into()));
+            }
+            Err(error) if !matches!(error.problem, Problem::Abandoned) => return Err(Failure::Other(error.into())),
             _ => {}
         }
+        let good = blob_digest.as_ref() == Some(&blob.digest);
         if let Some(got) = blob_digest
             && got != blob.digest
         {
             let what = format!("cannot use the layer {}", blob.digest);
             let problem = Problem::Digest { got, expected: blob.digest.clone() };
-            return Err(RegistryError { what, host: session.registry().to_owned(), problem }.into());
+            let error = RegistryError { what, host: session.registry().to_owned(), problem };
+            return Err(Failure::Corrupt(error.into()));
         }
         let (unpacked, tar_digest) = unpacked.map_err(|error| {
-            Error::with(unpack_kind(&error), format!("cannot unpack the layer {}", blob.digest), error)
+            let error = Error::with(unpack_kind(&error), format!("cannot unpack the layer {}", blob.digest), error);
+            // Whether it is the image that is broken or what was sent is open where not all of it was read.
+            if good || error.kind() != Kind::Internal { Failure::Other(error) } else { Failure::Corrupt(error) }
         })?;
         if tar_digest != *diff_id {
             let message = format!(
@@ -153,10 +171,23 @@ impl Fetcher {
                  corrupt and must be pushed again",
                 blob.digest
             );
-            return Err(Error::new(Kind::Internal, message));
+            return Err(Error::new(Kind::Internal, message).into());
         }
         meter.downloaded.fetch_max(blob.size, Ordering::Relaxed);
         Ok((staging, unpacked))
+    }
+}
+
+/// Why a layer did not get into its staging folder.
+enum Failure {
+    /// What was sent is, or may be, not what was asked for.
+    Corrupt(Error),
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
     }
 }
 

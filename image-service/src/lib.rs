@@ -35,6 +35,6 @@ pub use overlay::Overlay;
 pub use progress::{LayerProgress, LayerState, PullProgress};
 pub use pull::PullRequest;
 pub use reference::{InvalidReference, Reference};
-pub use registry::auth::RegistryAuth;
+pub use registry::{auth::RegistryAuth, proxies::Proxies};
 pub use service::ImageService;
 pub use space::{FsInfo, FsUsage};

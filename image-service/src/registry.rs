@@ -3,11 +3,14 @@
 //! A [`Session`] is one pull: it has the credentials, the tokens made from them, and what it learnt about dead mirrors.
 //! Sessions share connections only.
 
+mod answer;
+mod ask;
 pub(crate) mod auth;
 mod body;
 pub(crate) mod download;
 mod error;
 pub(crate) mod hosts;
+pub(crate) mod proxies;
 mod session;
 mod tls;
 mod token;
@@ -18,7 +21,7 @@ pub(crate) use error::{Problem, RegistryError};
 pub(crate) use session::{Resolved, Session};
 
 use crate::{
-    config::{Limits, Timeouts},
+    config::{Config, Limits, Timeouts},
     reference::Reference,
 };
 
@@ -32,8 +35,9 @@ pub(crate) struct Registries {
 }
 
 impl Registries {
-    pub(crate) fn new(certs_dir: PathBuf, timeouts: Timeouts, limits: Limits) -> Self {
-        Self { certs_dir, timeouts, limits, clients: tls::Clients::default() }
+    pub(crate) fn new(config: &Config) -> Self {
+        let clients = tls::Clients::new(config.timeouts.connect(), config.proxies.clone());
+        Self { certs_dir: config.certs_dir.clone(), timeouts: config.timeouts, limits: config.limits, clients }
     }
 
     /// Begins a pull.

@@ -142,7 +142,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         catalog.record_checked_boot(&boot)?;
     }
     let discarded = before - catalog.state().images.len();
-    let registries = Registries::new(config.certs_dir.clone(), config.timeouts, config.limits);
+    let registries = Registries::new(&config);
     let fetcher = Fetcher {
         catalog,
         layout,

@@ -7,9 +7,11 @@ use reqwest::{Method, Response, StatusCode, header::CONTENT_RANGE};
 use tokio::sync::mpsc;
 
 use super::{
+    ask::Ask,
     body::{Body, BodyError},
     error::{Problem, RegistryError},
-    session::{Ask, Session},
+    hosts::authority,
+    session::Session,
 };
 use crate::manifest::Descriptor;
 
@@ -30,9 +32,10 @@ impl Session {
         let path = format!("blobs/{}", blob.digest);
         let (mut offset, mut failures, mut mark) = (0, 0, 0);
         while offset < blob.size || offset == 0 {
-            let ask = Ask { method: &Method::GET, path: &path, accept: None, from: offset, verified: true };
-            let response = self.first(&ask, &what, false).await?;
-            let host = response.url().host_str().unwrap_or_default().to_owned();
+            let ask = Ask { from: offset, ..Ask::new(&Method::GET, &path) };
+            let (place, response) = self.first(&ask, &what, false).await?;
+            self.note_served(&blob.digest, place);
+            let host = authority(response.url());
             let failed = |problem| RegistryError { what: what.clone(), host: host.clone(), problem };
             let mut skip = begins_at(&response, offset).map_err(failed)?;
             let mut body = Body::new(response, (blob.size - offset).saturating_add(skip), timeouts);
@@ -89,6 +92,6 @@ fn begins_at(response: &Response, offset: u64) -> Result<u64, Problem> {
     let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
     match start {
         Some(start) if start <= offset => Ok(offset - start),
-        _ => Err(Problem::Redirect("the registry sent another range than the one asked for".into())),
+        _ => Err(Problem::Protocol("the registry sent another range than the one asked for".into())),
     }
 }

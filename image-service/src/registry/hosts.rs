@@ -3,18 +3,18 @@
 //! Mirrors are asked in the order of the file, the registry itself last. Without a file, or without the folder, there
 //! is the registry alone: over HTTPS, or over HTTP on this host.
 
+mod file;
+
 use std::{
-    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use reqwest::{
-    Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
-use serde::Deserialize;
+use reqwest::{Url, header::HeaderMap};
 use thiserror::Error;
+
+use self::file::FileHost;
 
 /// Why a registry's settings cannot be used.
 #[derive(Debug, Error)]
@@ -57,6 +57,8 @@ pub(crate) struct Host {
     pub client: Vec<(PathBuf, Option<PathBuf>)>,
     /// Sent with every request to this host, and to no other.
     pub headers: HeaderMap,
+    /// How long a connection may take, if not as long as anywhere.
+    pub dial_timeout: Option<Duration>,
     /// The registry itself, not a mirror of it.
     pub upstream: bool,
 }
@@ -80,6 +82,7 @@ impl Host {
             ca: Vec::new(),
             client: Vec::new(),
             headers: HeaderMap::new(),
+            dial_timeout: None,
             upstream: false,
         }
     }
@@ -99,47 +102,6 @@ impl Host {
 pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct FileHost {
-    capabilities: Option<Vec<String>>,
-    override_path: bool,
-    skip_verify: bool,
-    ca: OneOrMany<PathBuf>,
-    client: Option<Client>,
-    header: BTreeMap<String, OneOrMany<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T> Default for OneOrMany<T> {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
-}
-
-impl<T> OneOrMany<T> {
-    fn into_vec(self) -> Vec<T> {
-        match self {
-            Self::One(one) => vec![one],
-            Self::Many(many) => many,
-        }
-    }
-}
-
-/// `"both.pem"`, `["a.pem", "b.pem"]` or `[["cert.pem", "key.pem"], …]`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Client {
-    One(PathBuf),
-    Many(Vec<OneOrMany<PathBuf>>),
 }
 
 /// The places to ask for images of a registry, in order.
@@ -194,9 +156,14 @@ fn parse(text: &str, path: &Path, registry: &str, upstream: &Host) -> Result<Vec
     };
     let dir = path.parent().unwrap_or(Path::new("/"));
     let make = |url: &str, settings: toml::Value| {
+        let table = settings.as_table().ok_or_else(|| format!("host.{url:?} is not a table"))?;
+        if let Some(key) = table.keys().find(|key| !file::KEYS.contains(&key.as_str())) {
+            let known = file::KEYS.join(", ");
+            return Err(format!("{url}: there is no setting {key:?} (those of a host are {known})"));
+        }
         let settings: FileHost =
             settings.try_into().map_err(|error: toml::de::Error| format!("{url}: {}", error.message()))?;
-        host(url, settings, dir)
+        file::host(url, settings, dir)
     };
     let mut hosts = Vec::new();
     for (url, settings) in mirrors {
@@ -223,52 +190,6 @@ fn parse(text: &str, path: &Path, registry: &str, upstream: &Host) -> Result<Vec
         return Err(invalid(format!("nothing in it has the capability \"pull\" for {registry}")));
     }
     Ok(hosts)
-}
-
-fn host(url: &str, settings: FileHost, dir: &Path) -> Result<Host, String> {
-    let full = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
-    let mut base = Url::parse(&full).map_err(|error| format!("{url:?} is not a URL: {error}"))?;
-    if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
-        return Err(format!("{url:?} is not an HTTP or HTTPS URL"));
-    }
-    if !base.username().is_empty() || base.password().is_some() {
-        return Err("credentials do not belong into the URL: use a header".into());
-    }
-    let path = base.path().trim_end_matches('/').to_owned();
-    let path = if settings.override_path || path.ends_with("/v2") { path } else { format!("{path}/v2") };
-    base.set_path(&path);
-    base.set_query(None);
-    let mut host = Host::new(base);
-    if let Some(capabilities) = &settings.capabilities {
-        let has = |name: &str| capabilities.iter().any(|capability| capability == name);
-        (host.resolve, host.pull) = (has("resolve"), has("pull"));
-    }
-    host.skip_verify = settings.skip_verify;
-    host.ca = settings.ca.into_vec().into_iter().map(|path| dir.join(path)).collect();
-    host.client = match settings.client {
-        None => Vec::new(),
-        Some(Client::One(path)) => vec![(dir.join(path), None)],
-        Some(Client::Many(list)) => list.into_iter().map(|item| pair(item, dir)).collect::<Result<_, _>>()?,
-    };
-    for (name, values) in settings.header {
-        let header = HeaderName::try_from(&name).map_err(|_| format!("{name:?} is not the name of a header"))?;
-        for value in values.into_vec() {
-            let mut value =
-                HeaderValue::try_from(value).map_err(|_| format!("header {name:?} has a value that cannot be sent"))?;
-            value.set_sensitive(true);
-            host.headers.append(&header, value);
-        }
-    }
-    Ok(host)
-}
-
-fn pair(item: OneOrMany<PathBuf>, dir: &Path) -> Result<(PathBuf, Option<PathBuf>), String> {
-    match item.into_vec().as_slice() {
-        [both] => Ok((dir.join(both), None)),
-        [certificate, key] if key.as_os_str().is_empty() => Ok((dir.join(certificate), None)),
-        [certificate, key] => Ok((dir.join(certificate), Some(dir.join(key)))),
-        other => Err(format!("client needs a file, or a certificate and its key, not {} files", other.len())),
-    }
 }
 
 /// Docker's way: `NAME.crt` to trust, `NAME.cert` and `NAME.key` to show. `None` without any of these.

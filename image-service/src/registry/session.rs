@@ -1,32 +1,29 @@
 //! One pull's conversation with a registry and its mirrors.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use reqwest::{
-    Client, Method, Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER},
+    Client, Method, Response,
+    header::{CONTENT_TYPE, HeaderValue},
 };
-use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::{
     Registries,
+    ask::Ask,
     auth::{Credentials, RegistryAuth, bearer},
     body::{Body, BodyError},
-    error::{NetworkError, Problem, RegistryError},
-    hosts::{Host, hosts},
+    error::{Problem, RegistryError},
+    hosts::{Host, authority, hosts},
 };
 use crate::{digest::Digest, manifest::Descriptor, reference::Reference};
-
-const MAX_REDIRECTS: usize = 10;
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Manifests that we can read.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -46,32 +43,26 @@ pub(super) struct Place {
     pub credentials: Credentials,
     /// The header that got the last request through. Waiting for it is how parallel layers share one token.
     pub authorization: Mutex<Option<HeaderValue>>,
+    /// Nobody answers.
     dead: AtomicBool,
+    /// What came from it was not what was asked for.
+    liar: AtomicBool,
 }
 
 pub(crate) struct Session {
     pub(super) registries: Arc<Registries>,
     pub(super) reference: Reference,
     places: Vec<Place>,
+    /// By index, which places sent parts of a blob.
+    served: Served,
 }
+
+type Served = std::sync::Mutex<HashMap<Digest, BTreeSet<usize>>>;
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("reference", &self.reference).finish_non_exhaustive()
     }
-}
-
-/// What a request is for, beyond its URL.
-#[derive(Clone, Copy)]
-pub(super) struct Ask<'a> {
-    pub method: &'a Method,
-    /// Below the repository.
-    pub path: &'a str,
-    pub accept: Option<&'static str>,
-    /// First byte that is wanted.
-    pub from: u64,
-    /// The answer is checked against a digest, so that it may come over plain HTTP after a redirect.
-    pub verified: bool,
 }
 
 impl Session {
@@ -89,7 +80,7 @@ impl Session {
         let found = hosts(&registries.certs_dir, reference.registry()).map_err(|error| failed(error.into()))?;
         let mut places = Vec::new();
         for host in found {
-            let client = registries.clients.get(&host, &registries.timeouts).map_err(failed)?;
+            let client = registries.clients.get(&host).map_err(failed)?;
             let own = auth.is_some_and(|auth| auth.is_for(&host.name(), host.upstream));
             let credentials = if own { credentials.clone() } else { Credentials::Anonymous };
             let authorization = match &credentials {
@@ -102,9 +93,10 @@ impl Session {
                 credentials,
                 authorization: Mutex::new(authorization),
                 dead: AtomicBool::new(false),
+                liar: AtomicBool::new(false),
             });
         }
-        Ok(Self { registries, reference: reference.clone(), places })
+        Ok(Self { registries, reference: reference.clone(), places, served: Served::default() })
     }
 
     /// The registry that the image names.
@@ -115,8 +107,8 @@ impl Session {
     /// The digest that a tag has now, if the registry tells it without the manifest.
     pub(crate) async fn head(&self, manifest: &str) -> Result<Option<Digest>, RegistryError> {
         let path = format!("manifests/{manifest}");
-        let ask = Ask { method: &Method::HEAD, path: &path, accept: Some(ACCEPTED), from: 0, verified: false };
-        let response = self.first(&ask, &format!("cannot look up {}", self.reference), true).await?;
+        let ask = Ask { accept: Some(ACCEPTED), verified: false, ..Ask::new(&Method::HEAD, &path) };
+        let (_, response) = self.first(&ask, &format!("cannot look up {}", self.reference), true).await?;
         let digest = response.headers().get("docker-content-digest").and_then(|digest| digest.to_str().ok());
         Ok(digest.and_then(|digest| digest.parse().ok()))
     }
@@ -124,62 +116,58 @@ impl Session {
     /// A manifest by tag or digest. With a digest, the content is held against it.
     pub(crate) async fn manifest(&self, manifest: &str, expected: Option<&Digest>) -> Result<Resolved, RegistryError> {
         let path = format!("manifests/{manifest}");
-        let ask =
-            Ask { method: &Method::GET, path: &path, accept: Some(ACCEPTED), from: 0, verified: expected.is_some() };
+        let ask = Ask { accept: Some(ACCEPTED), verified: expected.is_some(), ..Ask::new(&Method::GET, &path) };
         let what = format!("cannot get the manifest {manifest} of {}", self.reference);
         let limit = self.registries.limits.manifest_bytes;
-        let (bytes, content_type) = self.small(&ask, &what, limit, expected.is_none()).await?;
-        let digest = match expected {
-            Some(expected) => {
-                self.check(expected, &bytes, &what)?;
-                expected.clone()
-            }
-            None => Digest::of(&bytes),
-        };
+        let (bytes, content_type) = self.small(&ask, &what, limit, expected).await?;
+        let digest = expected.cloned().unwrap_or_else(|| Digest::of(&bytes));
         Ok(Resolved { digest, content_type, bytes })
     }
 
     /// A small blob, checked.
     pub(crate) async fn small_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
         let path = format!("blobs/{}", descriptor.digest);
-        let ask = Ask { method: &Method::GET, path: &path, accept: None, from: 0, verified: true };
+        let ask = Ask::new(&Method::GET, &path);
         let what = format!("cannot get the configuration {} of {}", descriptor.digest, self.reference);
         let limit = self.registries.limits.config_bytes.min(descriptor.size);
         if descriptor.size > self.registries.limits.config_bytes {
             let problem = Problem::TooLarge(self.registries.limits.config_bytes);
             return Err(RegistryError { what, host: self.reference.registry().to_owned(), problem });
         }
-        let (bytes, _) = self.small(&ask, &what, limit, false).await?;
-        self.check(&descriptor.digest, &bytes, &what)?;
-        Ok(bytes)
-    }
-
-    fn check(&self, expected: &Digest, bytes: &[u8], what: &str) -> Result<(), RegistryError> {
-        if expected.matches(bytes) {
-            return Ok(());
+        match self.small(&ask, &what, limit, Some(&descriptor.digest)).await {
+            Ok((bytes, _)) => Ok(bytes),
+            Err(RegistryError { what, host, problem: Problem::TooLarge(_) }) => {
+                let problem = Problem::Length { got: descriptor.size + 1, expected: descriptor.size };
+                Err(RegistryError { what, host, problem })
+            }
+            Err(error) => Err(error),
         }
-        let problem = Problem::Digest { got: Digest::of(bytes), expected: expected.clone() };
-        Err(RegistryError { what: what.to_owned(), host: self.reference.registry().to_owned(), problem })
     }
 
-    /// Gets something that fits into memory, again if it breaks in the middle.
+    /// Gets something that fits into memory: again if it breaks in the middle, elsewhere if it is not what was wanted.
+    /// Without a digest, it is a tag that is to be resolved.
     async fn small(
         &self,
         ask: &Ask<'_>,
         what: &str,
         limit: u64,
-        resolve: bool,
+        expected: Option<&Digest>,
     ) -> Result<(Vec<u8>, String), RegistryError> {
         let timeouts = &self.registries.timeouts;
         let mut attempt = 0;
         loop {
-            let response = self.first(ask, what, resolve).await?;
-            let host = response.url().host_str().unwrap_or_default().to_owned();
+            let (place, response) = self.first(ask, what, expected.is_none()).await?;
+            let host = authority(response.url());
             let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let content_type = content_type.unwrap_or_default().to_owned();
             attempt += 1;
             let problem = match Body::new(response, limit, timeouts).bytes().await {
-                Ok(bytes) => return Ok((bytes, content_type)),
+                Ok(bytes) => match expected {
+                    Some(expected) if !expected.matches(&bytes) => {
+                        Problem::Digest { got: Digest::of(&bytes), expected: expected.clone() }
+                    }
+                    _ => return Ok((bytes, content_type)),
+                },
                 Err(BodyError::TooLarge) => Problem::TooLarge(limit),
                 Err(_) if attempt < timeouts.attempts => {
                     tokio::time::sleep(timeouts.backoff(attempt - 1)).await;
@@ -187,8 +175,34 @@ impl Session {
                 }
                 Err(error) => self.problem(error, attempt),
             };
-            return Err(RegistryError { what: what.to_owned(), host, problem });
+            let error = RegistryError { what: what.to_owned(), host, problem };
+            let wrong = matches!(error.problem, Problem::Digest { .. } | Problem::TooLarge(_));
+            if !(wrong && expected.is_some() && self.distrust(&[place])) {
+                return Err(error);
+            }
+            tracing::warn!(%error, cause = %error.problem, "another host is asked");
+            attempt = 0;
         }
+    }
+
+    /// Notes that a place sent a part of a blob.
+    pub(super) fn note_served(&self, blob: &Digest, place: usize) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.entry(blob.clone()).or_default().insert(place);
+    }
+
+    /// Asks those who sent a blob that is not what its digest says no more in this pull. Gives whether there is
+    /// somebody else.
+    pub(crate) fn distrust_senders(&self, blob: &Digest) -> bool {
+        let senders = self.served.lock().unwrap_or_else(PoisonError::into_inner).remove(blob);
+        self.distrust(&senders.unwrap_or_default().into_iter().collect::<Vec<_>>())
+    }
+
+    fn distrust(&self, liars: &[usize]) -> bool {
+        for place in liars.iter().filter_map(|index| self.places.get(*index)) {
+            place.liar.store(true, Ordering::Relaxed);
+        }
+        !liars.is_empty() && self.places.iter().any(|place| place.host.pull && !place.liar.load(Ordering::Relaxed))
     }
 
     pub(super) fn problem(&self, error: BodyError, attempts: u32) -> Problem {
@@ -202,197 +216,57 @@ impl Session {
         }
     }
 
-    /// Asks one host after the other until one has it.
-    pub(super) async fn first(&self, ask: &Ask<'_>, what: &str, resolve: bool) -> Result<Response, RegistryError> {
-        let mut last: Option<RegistryError> = None;
-        let able: Vec<&Place> =
-            self.places.iter().filter(|place| if resolve { place.host.resolve } else { place.host.pull }).collect();
-        for (index, place) in able.iter().enumerate() {
-            let only = index + 1 == able.len();
+    /// Asks one host after the other until one has it. Gives the index of that place too.
+    pub(super) async fn first(
+        &self,
+        ask: &Ask<'_>,
+        what: &str,
+        resolve: bool,
+    ) -> Result<(usize, Response), RegistryError> {
+        let mut failures: Vec<(String, Problem)> = Vec::new();
+        let able = |place: &Place| if resolve { place.host.resolve } else { place.host.pull };
+        let mut able: Vec<_> = self.places.iter().enumerate().filter(|(_, place)| able(place)).collect();
+        if able.iter().any(|(_, place)| !place.liar.load(Ordering::Relaxed)) {
+            able.retain(|(_, place)| !place.liar.load(Ordering::Relaxed));
+        }
+        for (position, (index, place)) in able.iter().enumerate() {
+            let only = position + 1 == able.len();
             if place.dead.load(Ordering::Relaxed) && !only {
                 continue;
             }
             match self.ask(place, ask, only).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok((*index, response)),
                 Err(problem) => {
                     if matches!(problem, Problem::Network { .. } | Problem::Tls(_)) {
                         place.dead.store(true, Ordering::Relaxed);
                     }
-                    let error = RegistryError { what: what.to_owned(), host: place.host.name(), problem };
                     if !only {
-                        tracing::debug!(mirror = place.host.name(), %error, cause = %error.problem, "mirror failed");
+                        tracing::debug!(mirror = place.host.name(), what, %problem, "mirror failed");
                     }
-                    // An answer says more than a host that cannot be reached.
-                    let unreachable = matches!(error.problem, Problem::Network { .. });
-                    if last.is_none() || !unreachable {
-                        last = Some(error);
-                    }
+                    failures.push((place.host.name(), problem));
                 }
             }
         }
-        Err(last.unwrap_or_else(|| RegistryError {
-            what: what.to_owned(),
-            host: self.reference.registry().to_owned(),
-            problem: Problem::NoHost(if resolve { "resolve" } else { "pull" }),
-        }))
+        Err(self.outcome(what, failures, resolve))
     }
 
-    /// Asks one host, with authentication and retries.
-    async fn ask(&self, place: &Place, ask: &Ask<'_>, persist: bool) -> Result<Response, Problem> {
-        let timeouts = &self.registries.timeouts;
-        let (mut attempt, mut challenged) = (0, false);
-        loop {
-            let authorization = place.authorization.lock().await.clone();
-            attempt += 1;
-            let mut wait = timeouts.backoff(attempt - 1);
-            let problem = match self.follow(place, ask, authorization.as_ref()).await {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !challenged => {
-                    challenged = true;
-                    attempt -= 1;
-                    self.authorize(place, &response, authorization).await?;
-                    continue;
-                }
-                Ok(response) => {
-                    wait = retry_after(response.headers()).unwrap_or(wait);
-                    refusal(response, &place.credentials, attempt).await
-                }
-                Err(Failure::Network(source)) => Problem::Network { attempts: attempt, source },
-                Err(Failure::Fatal(problem)) => return Err(problem),
-            };
-            let again = match &problem {
-                Problem::Busy { .. } => true,
-                // A mirror at which nobody answers is skipped; the registry itself is worth waiting for.
-                Problem::Network { source, .. } => persist || !source.connect,
-                _ => false,
-            };
-            if !again || attempt >= timeouts.attempts {
-                return Err(problem);
-            }
-            tracing::debug!(host = place.host.name(), path = ask.path, %problem, ?wait, "request will be repeated");
-            tokio::time::sleep(wait).await;
+    /// One error for all hosts that were asked in vain: the last that answered counts, the others are mentioned.
+    fn outcome(&self, what: &str, mut failures: Vec<(String, Problem)>, resolve: bool) -> RegistryError {
+        let what = what.to_owned();
+        // An answer says more than a host that cannot be reached.
+        let answered = failures.iter().rposition(|(_, problem)| !matches!(problem, Problem::Network { .. }));
+        let Some(index) = answered.or_else(|| failures.len().checked_sub(1)) else {
+            let problem = Problem::NoHost(if resolve { "resolve" } else { "pull" });
+            return RegistryError { what, host: self.reference.registry().to_owned(), problem };
+        };
+        let (mut host, problem) = failures.remove(index);
+        if !failures.is_empty() {
+            let others = failures.iter().map(|(host, problem)| {
+                let text: String = problem.to_string().chars().take(120).collect();
+                format!("{host}: {text}")
+            });
+            host = format!("{host} (in vain, too: {})", others.collect::<Vec<_>>().join("; "));
         }
+        RegistryError { what, host, problem }
     }
-
-    /// Sends a request and follows redirects. Credentials and the host's own headers go to the host only.
-    async fn follow(&self, place: &Place, ask: &Ask<'_>, auth: Option<&HeaderValue>) -> Result<Response, Failure> {
-        let mut url = self.url(place, ask.path);
-        for _ in 0..MAX_REDIRECTS {
-            let mut headers = HeaderMap::new();
-            if place.host.same_origin(&url) {
-                headers = place.host.headers.clone();
-                if let Some(auth) = auth {
-                    headers.insert(AUTHORIZATION, auth.clone());
-                }
-            }
-            if let Some(accept) = ask.accept {
-                headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            }
-            if ask.from > 0 {
-                headers.insert(
-                    RANGE,
-                    HeaderValue::try_from(format!("bytes={}-", ask.from)).map_err(|_| bad_redirect(&url))?,
-                );
-            }
-            let client = self.client(place, &url).map_err(Failure::Fatal)?;
-            let request = client.request(ask.method.clone(), url.clone()).headers(headers).send();
-            let response = tokio::time::timeout(self.registries.timeouts.response(), request)
-                .await
-                .map_err(|_| Failure::Network(NetworkError::timeout("an answer")))?
-                .map_err(|error| Failure::Network(error.into()))?;
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Ok(response);
-            }
-            let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-            let next = location.and_then(|location| url.join(location).ok()).ok_or_else(|| bad_redirect(&url))?;
-            let downgrade = url.scheme() == "https" && next.scheme() != "https" && !ask.verified;
-            if downgrade || !matches!(next.scheme(), "http" | "https") {
-                return Err(bad_redirect(&url));
-            }
-            url = next;
-        }
-        Err(Failure::Fatal(Problem::Redirect(format!("more than {MAX_REDIRECTS} redirects"))))
-    }
-
-    /// The client for a URL that a host led to. The one for plain HTTP trusts no certificates at all.
-    pub(super) fn client(&self, place: &Place, url: &Url) -> Result<Client, Problem> {
-        if url.scheme() == place.host.base.scheme() || url.scheme() == "http" {
-            return Ok(place.client.clone());
-        }
-        let secure = Host { base: url.clone(), ..place.host.clone() };
-        self.registries.clients.get(&secure, &self.registries.timeouts)
-    }
-
-    fn url(&self, place: &Place, path: &str) -> Url {
-        let mut url = place.host.base.clone();
-        url.set_path(&format!("{}/{}/{path}", place.host.base.path(), self.reference.repository()));
-        if !place.host.upstream {
-            // Tells a mirror of several registries which one is meant.
-            url.query_pairs_mut().append_pair("ns", self.reference.registry());
-        }
-        url
-    }
-}
-
-enum Failure {
-    /// May work the next time.
-    Network(NetworkError),
-    /// Will not.
-    Fatal(Problem),
-}
-
-fn bad_redirect(url: &Url) -> Failure {
-    let from = super::hosts::authority(url);
-    Failure::Fatal(Problem::Redirect(format!("{from} redirects to where we cannot or must not go")))
-}
-
-pub(super) fn remedy(credentials: &Credentials) -> &'static str {
-    match credentials {
-        Credentials::Anonymous => {
-            "the image does not exist or needs credentials: check its name, or give a pull secret"
-        }
-        _ => "the credentials are wrong, or may not pull this image: check the pull secret",
-    }
-}
-
-/// What an answer that is no success means.
-async fn refusal(response: Response, credentials: &Credentials, attempts: u32) -> Problem {
-    let status = response.status();
-    let detail = detail(response).await;
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Problem::Denied { status, detail, remedy: remedy(credentials) }
-        }
-        StatusCode::NOT_FOUND => Problem::NotFound(detail),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Problem::Busy { status, detail, attempts },
-        _ if status.is_server_error() => Problem::Busy { status, detail, attempts },
-        _ => Problem::Status { status, detail },
-    }
-}
-
-/// The registry's own words, if it sent any.
-pub(super) async fn detail(response: Response) -> String {
-    #[derive(Deserialize)]
-    struct Answer {
-        errors: Vec<Item>,
-    }
-    #[derive(Deserialize)]
-    struct Item {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let timeouts = crate::config::Timeouts { stall_seconds: 5, ..Default::default() };
-    let body = Body::new(response, 64 << 10, &timeouts).bytes().await.unwrap_or_default();
-    let Ok(answer) = serde_json::from_slice::<Answer>(&body) else { return String::new() };
-    let words = answer.errors.into_iter().take(3).map(|item| format!("{}: {}", item.code, item.message));
-    let text: String = words.collect::<Vec<_>>().join("; ").chars().filter(|c| !c.is_control()).take(300).collect();
-    if text.is_empty() { text } else { format!(", {text}") }
-}
-
-/// How long the registry asks us to wait, within reason.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }

@@ -3,22 +3,35 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use reqwest::{Certificate, Client, Identity};
+use reqwest::{Certificate, Client, Identity, Proxy};
 
-use super::{error::Problem, hosts::Host};
-use crate::{config::Timeouts, digest::Digest};
+use super::{error::Problem, hosts::Host, proxies::Proxies};
+use crate::digest::Digest;
 
-#[derive(Debug, Default)]
-pub(crate) struct Clients(Mutex<HashMap<Digest, Client>>);
+/// Clients that are kept. Renewed certificates make new ones.
+const KEPT: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Clients {
+    connect: Duration,
+    proxies: Proxies,
+    made: Mutex<HashMap<Digest, Client>>,
+}
 
 impl Clients {
+    pub(crate) fn new(connect: Duration, proxies: Proxies) -> Self {
+        Self { connect, proxies, made: Mutex::default() }
+    }
+
     /// The client for a host. Certificates are read each time, so that a renewed one is used at the next pull.
-    pub(crate) fn get(&self, host: &Host, timeouts: &Timeouts) -> Result<Client, Problem> {
+    pub(crate) fn get(&self, host: &Host) -> Result<Client, Problem> {
+        let connect = host.dial_timeout.unwrap_or(self.connect);
         let mut key = vec![u8::from(host.skip_verify), u8::from(host.base.scheme() == "https")];
+        key.extend(connect.as_nanos().to_le_bytes());
         let mut roots = Vec::new();
         for path in &host.ca {
             let pem = read(path)?;
@@ -43,12 +56,20 @@ impl Clients {
             key.extend(pem);
         }
         let key = Digest::of(&key);
-        if let Some(client) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(client) = self.made().get(&key) {
             return Ok(client.clone());
         }
-        let client = build(host, roots, identity, timeouts)?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, client.clone());
+        let client = build(host, roots, identity, connect, self.proxies.rule()?)?;
+        let mut made = self.made();
+        if made.len() >= KEPT {
+            made.clear();
+        }
+        made.insert(key, client.clone());
         Ok(client)
+    }
+
+    fn made(&self) -> MutexGuard<'_, HashMap<Digest, Client>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,13 +77,14 @@ fn build(
     host: &Host,
     roots: Vec<Certificate>,
     identity: Option<Identity>,
-    timeouts: &Timeouts,
+    connect: Duration,
+    proxy: Option<Proxy>,
 ) -> Result<Client, Problem> {
     // The client takes the process's provider of cryptography; whoever was first has set it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .user_agent(concat!("tripod/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(timeouts.connect())
+        .connect_timeout(connect)
         .pool_idle_timeout(Duration::from_secs(20))
         .tcp_keepalive(Duration::from_secs(15))
         // Redirects are followed by the session, which knows whom credentials are for.
@@ -74,6 +96,11 @@ fn build(
         // Reading the system's certificates takes longer than a small pull; plain HTTP needs none.
         builder.tls_certs_only([]).https_only(false)
     };
+    // Ours are the environment's, as it was when the daemon was started.
+    builder = builder.no_proxy();
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(proxy);
+    }
     if let Some(identity) = identity {
         builder = builder.identity(identity);
     }

@@ -1,16 +1,19 @@
 //! Answering a registry's challenge: passwords at once, tokens from the token server that it names.
 
+use std::time::SystemTime;
+
 use reqwest::{
-    Response, StatusCode, Url,
+    Response, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use serde::Deserialize;
 
 use super::{
+    answer::{detail, is_busy, remedy, retry_after},
     auth::{Challenge, Credentials, basic, bearer},
-    body::Body,
+    body::{Body, BodyError},
     error::{NetworkError, Problem},
-    session::{Place, Session, detail, remedy},
+    session::{Place, Session},
 };
 
 const MAX_TOKEN: u64 = 1 << 20;
@@ -61,7 +64,7 @@ impl Session {
         let client = self.client(place, realm)?;
         let secure = realm.scheme() == "https" || place.host.base.scheme() == "http" && realm.scheme() == "http";
         if !secure && !place.credentials.is_anonymous() {
-            return Err(failed("it is not reached over HTTPS, and credentials are not sent in the clear".into()));
+            return Err(Problem::Insecure(super::hosts::authority(realm)));
         }
         let default_scope = format!("repository:{}:pull", self.reference.repository());
         let scope = scope.unwrap_or(&default_scope);
@@ -105,28 +108,43 @@ impl Session {
             let Some(request) = request.try_clone() else {
                 return Err(failed("the request cannot be repeated".into()));
             };
+            let mut wait = timeouts.backoff(attempt - 1);
             let why = match tokio::time::timeout(timeouts.response(), request.send()).await {
                 Ok(Ok(response)) if response.status().is_success() => {
-                    let body = Body::new(response, MAX_TOKEN, timeouts).bytes().await;
-                    let body = body.map_err(|error| failed(format!("its answer could not be read ({error:?})")))?;
-                    return read_token(&body).ok_or_else(|| failed("its answer has none".into()));
+                    match Body::new(response, MAX_TOKEN, timeouts).bytes().await {
+                        Ok(body) => return read_token(&body).ok_or_else(|| failed("its answer has none".into())),
+                        Err(BodyError::TooLarge) => {
+                            return Err(failed(format!("its answer has more than {MAX_TOKEN} bytes")));
+                        }
+                        Err(BodyError::Stalled) => "its answer does not come to an end".to_owned(),
+                        Err(BodyError::Network(error)) => format!("its answer breaks off: {error}"),
+                    }
                 }
                 Ok(Ok(response)) => {
                     let status = response.status();
-                    let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-                    if !again {
-                        let detail = detail(response).await;
+                    if let Some(asked) = retry_after(response.headers(), SystemTime::now()) {
+                        wait += asked;
+                    }
+                    let detail = detail(response).await;
+                    if !is_busy(status) {
                         return Err(Problem::Denied { status, detail, remedy: remedy(&place.credentials) });
                     }
-                    format!("it answered {status}")
+                    format!("it answered {status}{detail}")
                 }
-                Ok(Err(error)) => NetworkError::from(error).to_string(),
+                Ok(Err(error)) => {
+                    let error = NetworkError::from(error);
+                    if let Some(remedy) = error.remedy {
+                        let realm = super::hosts::authority(realm);
+                        return Err(Problem::Tls(format!("the token server {realm}: {error}: {remedy}")));
+                    }
+                    error.to_string()
+                }
                 Err(_) => "it does not answer".to_owned(),
             };
             if attempt >= timeouts.attempts {
                 return Err(failed(why));
             }
-            tokio::time::sleep(timeouts.backoff(attempt - 1)).await;
+            tokio::time::sleep(wait).await;
         }
     }
 }

@@ -276,7 +276,7 @@ async fn redirects_do_not_carry_credentials() {
     assert_eq!(storage.seen().len(), 3);
     assert!(storage.seen().iter().all(|seen| seen.header("authorization").is_none()));
     let fake = Fake::new(|seen| Reply::Answer(302, vec![("location", seen.path.clone())], Vec::new())).await;
-    fails(&Root::new().await, &fake, Kind::Internal, &["more than 10 redirects"]).await;
+    fails(&Root::new().await, &fake, Kind::Internal, &["redirects more than 10 times"]).await;
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ fn mirrors_keep_the_order_of_the_file() {
         skip_verify = true
         [host."https://m.example/sub"]
         ca = "ca.pem"
+        dial_timeout = "1.5s"
         client = [["c.pem", "k.pem"], ["both.pem", ""]]
         [host."https://m.example/sub".header]
         x-one = "1"
@@ -57,6 +58,8 @@ fn mirrors_keep_the_order_of_the_file() {
         ]
     );
     assert!(!hosts[1].resolve && hosts[1].pull && hosts[1].skip_verify);
+    assert_eq!(hosts[2].dial_timeout, Some(std::time::Duration::from_millis(1500)));
+    assert_eq!(hosts[3].dial_timeout, None);
     assert!(hosts[2].ca[0].ends_with("registry.example/ca.pem"));
     assert!(
         hosts[2].client[0].1.as_ref().unwrap().ends_with("registry.example/k.pem") && hosts[2].client[1].1.is_none()
@@ -95,6 +98,13 @@ fn says_what_is_wrong_and_where() {
         ("[host.\"https://x\"]\nca = 3", "https://x"),
         ("[host.\"https://x\".header]\n\"a b\" = \"c\"", "not the name of a header"),
         ("capabilities = [\"push\"]", "capability"),
+        ("[host.\"https://x\"]\ncapabilities = [\"pul\"]", "\"pul\" is not a capability (pull, resolve, push)"),
+        ("[host.\"https://x\"]\nskip-verify = true", "https://x: there is no setting \"skip-verify\""),
+        ("servers = \"https://x\"", "there is no setting \"servers\""),
+        ("[hosts.\"https://x\"]", "there is no setting \"hosts\""),
+        ("[host]\nx = 3", "not a table"),
+        ("[host.\"https://x\"]\ndial_timeout = \"soon\"", "not a length of time"),
+        ("[host.\"https://x\"]\ndial_timeout = 3", "https://x"),
         ("[", "hosts.toml"),
     ] {
         let message = with("r.example", text, "r.example").unwrap_err().to_string();
