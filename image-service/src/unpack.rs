@@ -4,6 +4,7 @@
 //! inside the staging folder, sizes are limited, and what is odd is refused by name.
 
 mod archive;
+mod attributes;
 mod extract;
 mod stream;
 mod tree;
@@ -15,6 +16,9 @@ use thiserror::Error;
 
 pub(crate) use extract::unpack;
 pub(crate) use stream::chunks;
+
+/// How names begin that say what a layer takes away.
+const WHITEOUT: &[u8] = b".wh.";
 
 /// What cannot be unpacked, and why.
 #[derive(Debug, Error)]

@@ -1,17 +1,19 @@
 //! Reading tar: headers by the `tar` crate, long names and PAX records here, because sizes must be limited before
 //! anything is allocated.
 
+mod pax;
+mod sparse;
+
 use std::io::{self, BufRead};
 
 use tar::Header;
 
 use super::{UnpackError, stream::TOO_LARGE};
+use pax::{Pax, read_pax};
 
 const BLOCK: usize = 512;
 /// Bytes of one extended header. Extended attributes are at most 64 KiB each.
 const MAX_EXTENSION: u64 = 1 << 20;
-/// Holes of a sparse file.
-const MAX_REGIONS: usize = 65_536;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,19 +52,6 @@ pub(super) struct Archive<R> {
     /// Content that was not read yet.
     content: u64,
     padding: u64,
-}
-
-/// Records of one PAX header.
-#[derive(Debug, Default)]
-struct Pax {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    sparse: bool,
 }
 
 impl<R: BufRead> Archive<R> {
@@ -113,7 +102,8 @@ impl<R: BufRead> Archive<R> {
     }
 
     fn skip(&mut self) -> Result<(), UnpackError> {
-        self.content += std::mem::take(&mut self.padding);
+        // Only a file that cannot end here has a size so large that this matters.
+        self.content = self.content.saturating_add(std::mem::take(&mut self.padding));
         loop {
             let count = self.content()?.len();
             if count == 0 {
@@ -195,6 +185,7 @@ impl<R: BufRead> Archive<R> {
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry, UnpackError> {
         let path = pax.path.or(long_path).unwrap_or_else(|| header.path_bytes().into_owned());
+        let path = pax.sparse.name.clone().filter(|_| pax.sparse.is_used()).unwrap_or(path);
         let link = pax.link.or(long_link).or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let refused = |why| Err(UnpackError::refused(&path, why));
         let broken = || UnpackError::refused(&path, "a number in its header is broken");
@@ -203,24 +194,30 @@ impl<R: BufRead> Archive<R> {
             let both = part(header.device_major()).zip(part(header.device_minor()));
             both.ok_or_else(|| UnpackError::refused(&path, "its device number is broken"))
         };
-        if pax.sparse {
-            return refused("it is a sparse file in PAX form, which image builders do not write");
-        }
-        let size = pax.size.unwrap_or(size);
+        let plain = matches!(kind, b'0' | b'7' | 0);
+        // Only files have content, whatever size a header gives.
+        let mut size = if plain || kind == b'S' { pax.size.unwrap_or(size) } else { 0 };
         let kind = match kind {
-            b'0' | b'7' | 0 if path.ends_with(b"/") => Kind::Directory,
-            b'0' | b'7' | 0 => Kind::File,
+            // As old programs wrote folders. What content there may be is passed over.
+            _ if plain && path.ends_with(b"/") => Kind::Directory,
+            _ if plain && pax.sparse.is_used() => {
+                let (regions, whole, stored) = self.pax_regions(&pax.sparse, &path, size)?;
+                size = stored;
+                Kind::Sparse(regions, whole)
+            }
+            _ if plain => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::Symlink,
             b'3' => device().map(|(major, minor)| Kind::CharDevice(major, minor))?,
             b'4' => device().map(|(major, minor)| Kind::BlockDevice(major, minor))?,
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
-            b'S' => self.sparse(header, &path, size)?,
+            b'S' => {
+                let (regions, whole) = self.gnu_regions(header, &path, size)?;
+                Kind::Sparse(regions, whole)
+            }
             _ => return refused("its type is none that layers have"),
         };
-        // Only files have content, whatever size a header gives.
-        let size = if matches!(kind, Kind::File | Kind::Sparse(..)) { size } else { 0 };
         self.expect(size);
         let id = |id: u64| {
             let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
@@ -231,7 +228,6 @@ impl<R: BufRead> Archive<R> {
         let uid = owner(pax.uid, &old.uid, header.uid())?;
         let gid = owner(pax.gid, &old.gid, header.gid())?;
         let mode = number(&old.mode, header.mode()).ok_or_else(broken)? & 0o7777;
-        let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0);
         Ok(Entry {
             uid: id(uid)?,
             gid: id(gid)?,
@@ -239,46 +235,10 @@ impl<R: BufRead> Archive<R> {
             kind,
             size,
             mode,
-            mtime: pax.mtime.unwrap_or((seconds, 0)),
+            mtime: pax.mtime.unwrap_or_else(|| (seconds(&old.mtime, header), 0)),
             xattrs: pax.xattrs,
             path,
         })
-    }
-
-    /// The map of a sparse file in GNU's old form.
-    fn sparse(&mut self, header: &Header, path: &[u8], size: u64) -> Result<Kind, UnpackError> {
-        let refused = |why| UnpackError::refused(path, why);
-        let wrong = || refused("its map of holes is broken");
-        let broken = |_: io::Error| wrong();
-        let gnu = header.as_gnu().ok_or_else(|| refused("it is sparse, but not in GNU's form"))?;
-        let whole = gnu.real_size().map_err(broken)?;
-        let mut regions = Vec::new();
-        for region in gnu.sparse.iter().filter(|region| !region.is_empty()) {
-            regions.push((region.offset().map_err(broken)?, region.length().map_err(broken)?));
-        }
-        let mut more = gnu.is_extended();
-        while more {
-            let block = self.block()?.ok_or(UnpackError::Broken("it ends in the middle of a map of holes"))?;
-            let mut extension = tar::GnuExtSparseHeader::new();
-            extension.as_mut_bytes().copy_from_slice(&block);
-            for region in extension.sparse().iter().filter(|region| !region.is_empty()) {
-                regions.push((region.offset().map_err(broken)?, region.length().map_err(broken)?));
-            }
-            if regions.len() > MAX_REGIONS {
-                return Err(refused("its map of holes is too long"));
-            }
-            more = extension.is_extended();
-        }
-        let (mut end, mut stored) = (0, 0_u64);
-        for (offset, length) in &regions {
-            let begins_after = *offset >= end;
-            end = offset.checked_add(*length).filter(|end| begins_after && *end <= whole).ok_or_else(wrong)?;
-            stored = stored.saturating_add(*length);
-        }
-        if stored != size {
-            return Err(wrong());
-        }
-        Ok(Kind::Sparse(regions, whole))
     }
 }
 
@@ -295,66 +255,23 @@ fn number<T: From<u8>>(field: &[u8], value: io::Result<T>) -> Option<T> {
     if blank { Some(T::from(0)) } else { value.ok() }
 }
 
+/// The time in a header, which may be before the epoch: then it is binary, in two's complement. What is no number counts
+/// as the epoch, as half of a time is worth no refusal.
+fn seconds(field: &[u8; 12], header: &Header) -> i64 {
+    let binary = field[0] & 0x80 != 0;
+    if binary && field[0] & 0x40 != 0 && field[1..4].iter().all(|byte| *byte == 0xff) {
+        let [.., a, b, c, d, e, f, g, h] = *field;
+        return i64::from_be_bytes([a, b, c, d, e, f, g, h]).min(0);
+    }
+    header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0)
+}
+
 /// Up to the first NUL.
 fn text(mut bytes: Vec<u8>) -> Vec<u8> {
     if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
         bytes.truncate(end);
     }
     bytes
-}
-
-/// Records of the form `LENGTH KEY=VALUE\n`. Values are bytes and may hold anything.
-fn read_pax(mut bytes: &[u8]) -> Result<Pax, UnpackError> {
-    const BROKEN: UnpackError = UnpackError::Broken("a PAX header is not a list of records");
-    let mut pax = Pax::default();
-    while !bytes.is_empty() {
-        let space = bytes.iter().take(8).position(|byte| *byte == b' ').ok_or(BROKEN)?;
-        let length: usize = decimal(&bytes[..space]).and_then(|length| length.try_into().ok()).ok_or(BROKEN)?;
-        let record = bytes.get(space + 1..length).and_then(|record| record.strip_suffix(b"\n")).ok_or(BROKEN)?;
-        bytes = &bytes[length..];
-        let equals = record.iter().position(|byte| *byte == b'=').ok_or(BROKEN)?;
-        let (key, value) = (&record[..equals], &record[equals + 1..]);
-        // An empty value takes back what a global header said.
-        match key {
-            _ if value.is_empty() && !key.starts_with(b"SCHILY.xattr.") => {}
-            b"path" => pax.path = Some(value.to_vec()),
-            b"linkpath" => pax.link = Some(value.to_vec()),
-            b"size" => pax.size = Some(decimal(value).ok_or(BROKEN)?),
-            b"uid" => pax.uid = Some(decimal(value).ok_or(BROKEN)?),
-            b"gid" => pax.gid = Some(decimal(value).ok_or(BROKEN)?),
-            b"mtime" => pax.mtime = Some(time(value).ok_or(BROKEN)?),
-            _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    pax.xattrs.push((name.to_vec(), value.to_vec()));
-                } else if key.starts_with(b"GNU.sparse.") {
-                    pax.sparse = true;
-                }
-            }
-        }
-    }
-    Ok(pax)
-}
-
-fn decimal(text: &[u8]) -> Option<u64> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    if digits { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
-}
-
-/// Seconds with a fraction, as `-1.5`.
-fn time(text: &[u8]) -> Option<(i64, u32)> {
-    let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |text| (true, text));
-    let mut parts = text.splitn(2, |byte| *byte == b'.');
-    let seconds = i64::try_from(decimal(parts.next()?)?).ok()?;
-    let mut nanos = 0;
-    if let Some(fraction) = parts.next().filter(|fraction| !fraction.is_empty()) {
-        let digits: Vec<u8> = fraction.iter().copied().chain(std::iter::repeat(b'0')).take(9).collect();
-        nanos = u32::try_from(decimal(&digits)?).ok()?;
-    }
-    match (negative, nanos) {
-        (false, _) => Some((seconds, nanos)),
-        (true, 0) => Some((-seconds, 0)),
-        (true, _) => Some((-seconds - 1, 1_000_000_000 - nanos)),
-    }
 }
 
 #[cfg(test)]

@@ -4,30 +4,28 @@
 //! default ACL would leak into files made in it, and each new file would change its time.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     io::{BufRead, ErrorKind},
-    ops::Bound,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-        fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek,
-        setxattr, symlinkat, utimensat,
+        AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
+        ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek, symlinkat, utimensat,
     },
     io::Errno,
 };
 
 use super::{
-    RootAttributes, UnpackError, Unpacked,
+    RootAttributes, UnpackError, Unpacked, WHITEOUT,
     archive::{Archive, Entry, Kind},
-    tree::{Tree, clean, magic, open_root, split},
+    attributes::{Attributes, allowed, gid, ignore_unsupported, times, uid},
+    tree::{Tree, below, clean, hide_below, magic, open_root, split},
 };
 use crate::config::Limits;
 
-const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What AUFS kept in layers for itself.
 const AUFS: &[u8] = b".wh..wh.";
@@ -37,8 +35,7 @@ struct Extraction<'a, R> {
     tree: Tree,
     limits: &'a Limits,
     umask: u32,
-    folders: BTreeMap<Vec<u8>, Entry>,
-    whiteouts: HashSet<Vec<u8>>,
+    folders: BTreeMap<Vec<u8>, Attributes>,
     result: Unpacked,
 }
 
@@ -59,7 +56,6 @@ pub(crate) fn unpack<R: BufRead>(
         limits,
         umask: umask(),
         folders: BTreeMap::new(),
-        whiteouts: HashSet::new(),
         result: Unpacked::default(),
     };
     let outcome = extraction.run();
@@ -83,47 +79,48 @@ impl<R: BufRead> Extraction<'_, R> {
     fn run(&mut self) -> Result<(), UnpackError> {
         while let Some(entry) = self.archive.next()? {
             self.result.inodes += 1;
-            if self.result.inodes + self.tree.implied.len() as u64 > self.limits.layer_entries {
+            if self.result.inodes + self.tree.made > self.limits.layer_entries {
                 return Err(UnpackError::Limit { what: "entries", limit: self.limits.layer_entries });
             }
-            self.entry(entry)?;
+            self.entry(&entry)?;
         }
+        self.result.inodes += self.tree.made;
+        self.result.disk_bytes += self.tree.made * 4096;
         let implied = std::mem::take(&mut self.tree.implied);
-        self.result.inodes += implied.len() as u64;
-        self.result.disk_bytes += implied.len() as u64 * 4096;
         self.result.implied = implied.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
         self.finish_folders()
     }
 
-    fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
+    fn entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         let path = clean(&entry.path)?;
         if path.is_empty() {
             return match entry.kind {
                 Kind::Directory => {
-                    let Entry { mode, uid, gid, .. } = entry;
+                    let Entry { mode, uid, gid, .. } = *entry;
                     self.result.root = Some(RootAttributes { mode, uid, gid });
-                    self.folders.insert(path, entry);
-                    Ok(())
+                    self.remember(path, entry)
                 }
                 _ => Err(UnpackError::refused(&entry.path, "it replaces the layer's root")),
             };
         }
         let (folder, name) = split(&path);
         if name.starts_with(WHITEOUT) {
-            return self.whiteout(&entry, folder, name);
+            return self.whiteout(entry, folder, name);
         }
         let parent = self.tree.dir(folder)?;
+        let real = if parent.path == folder { None } else { Some(parent.join(name)) };
+        let (parent, path) = (&parent.descriptor, real.as_deref().unwrap_or(&path));
         match &entry.kind {
-            Kind::Directory => self.directory(&parent, name, &path, entry),
-            Kind::HardLink => self.hard_link(&parent, name, &path, &entry),
-            Kind::File => self.file(&parent, name, &path, &entry, None),
-            Kind::Sparse(regions, whole) => self.file(&parent, name, &path, &entry, Some((regions, *whole))),
+            Kind::Directory => self.directory(parent, name, path, entry),
+            Kind::HardLink => self.hard_link(parent, name, path, entry),
+            Kind::File => self.file(parent, name, path, entry, None),
+            Kind::Sparse(regions, whole) => self.file(parent, name, path, entry, Some((regions, *whole))),
             Kind::Symlink => {
                 if entry.link.is_empty() || entry.link.contains(&0) {
                     return Err(UnpackError::refused(&entry.path, "a symbolic link has no valid target"));
                 }
-                self.place(&parent, name, &path, |parent| symlinkat(entry.link.as_slice(), parent, name))?;
-                self.node(&parent, name, &path, &entry)
+                self.place(parent, name, path, |parent| symlinkat(entry.link.as_slice(), parent, name))?;
+                self.node(parent, name, path, entry)
             }
             Kind::CharDevice(..) | Kind::BlockDevice(..) | Kind::Fifo => {
                 let (kind, device) = match entry.kind {
@@ -132,10 +129,18 @@ impl<R: BufRead> Extraction<'_, R> {
                     _ => (FileType::Fifo, 0),
                 };
                 let mode = Mode::from(entry.mode & 0o7777);
-                self.place(&parent, name, &path, |parent| mknodat(parent, name, kind, mode, device))?;
-                self.node(&parent, name, &path, &entry)
+                self.place(parent, name, path, |parent| mknodat(parent, name, kind, mode, device))?;
+                self.node(parent, name, path, entry)
             }
         }
+    }
+
+    /// Notes what a folder is to get at the end.
+    fn remember(&mut self, path: Vec<u8>, entry: &Entry) -> Result<(), UnpackError> {
+        let attributes = Attributes::of(entry);
+        self.tree.hold(&path, attributes.size())?;
+        self.folders.insert(path, attributes);
+        Ok(())
     }
 
     /// Makes something new; what was there before gives way, because the last entry of a name counts.
@@ -154,32 +159,26 @@ impl<R: BufRead> Extraction<'_, R> {
             }
             made => made,
         };
-        self.whiteouts.remove(path);
+        self.tree.whiteouts.remove(path);
         made.map_err(|error| UnpackError::write("make", path, error))
     }
 
-    /// Drops what was to be set on folders at or below a path.
+    /// Drops what was to be remembered of a path and all below it.
     fn forget(&mut self, path: &[u8]) {
         self.folders.remove(path);
-        let mut below = path.to_vec();
-        below.push(b'/');
-        let range = (Bound::Included(below.clone()), Bound::Unbounded);
-        let gone: Vec<Vec<u8>> = self
-            .folders
-            .range(range)
-            .map(|(path, _)| path)
-            .take_while(|path| path.starts_with(&below))
-            .cloned()
-            .collect();
-        for path in gone {
+        self.tree.implied.remove(path);
+        for path in self.folders.range(below(path)).map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.folders.remove(&path);
         }
-        self.tree.implied.retain(|implied| implied != path && !implied.starts_with(&below));
-        self.whiteouts.retain(|whiteout| !whiteout.starts_with(&below));
+        for set in [&mut self.tree.implied, &mut self.tree.whiteouts] {
+            for path in set.range(below(path)).cloned().collect::<Vec<_>>() {
+                set.remove(&path);
+            }
+        }
     }
 
-    fn directory(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: Entry) -> Result<(), UnpackError> {
-        let was_whiteout = self.whiteouts.remove(path);
+    fn directory(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let was_whiteout = self.tree.whiteouts.remove(path);
         if was_whiteout || !is_directory(parent, name) {
             self.place(parent, name, path, |parent| mkdirat(parent, name, Mode::from(0o755)))?;
             self.result.disk_bytes += 4096;
@@ -188,8 +187,7 @@ impl<R: BufRead> Extraction<'_, R> {
             self.make_opaque(path)?;
         }
         self.tree.implied.remove(path);
-        self.folders.insert(path.to_vec(), entry);
-        Ok(())
+        self.remember(path.to_vec(), entry)
     }
 
     fn file(
@@ -219,6 +217,10 @@ impl<R: BufRead> Extraction<'_, R> {
             }
         };
         self.result.bytes += written;
+        // Holes cost no disk, but whoever reads the layer.
+        if self.result.bytes > self.limits.layer_bytes {
+            return Err(UnpackError::Limit { what: "bytes", limit: self.limits.layer_bytes });
+        }
         self.result.disk_bytes += entry.size.div_ceil(4096) * 4096;
         let failed = |step| move |error| UnpackError::write(step, path, error);
         if entry.uid != 0 || entry.gid != 0 {
@@ -228,7 +230,7 @@ impl<R: BufRead> Extraction<'_, R> {
         if entry.mode != plain || plain & self.umask != 0 {
             fchmod(&file, Mode::from(entry.mode)).map_err(failed("set the mode of"))?;
         }
-        for (name, value) in attributes(entry) {
+        for (name, value) in allowed(entry) {
             ignore_unsupported(fsetxattr(&file, name, value, XattrFlags::empty()))
                 .map_err(failed("set an extended attribute of"))?;
         }
@@ -256,20 +258,25 @@ impl<R: BufRead> Extraction<'_, R> {
 
     fn hard_link(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
         let target = clean(&entry.link)?;
-        if target == path {
-            return Err(UnpackError::refused(&entry.path, "a hard link leads to itself"));
-        }
         let (folder, file) = split(&target);
         let absent = || UnpackError::refused(&entry.path, "a hard link leads to a file that the layer does not have");
         let folder = match self.tree.existing(folder) {
             Err(UnpackError::Write { source, .. }) if source.kind() == ErrorKind::NotFound => return Err(absent()),
             folder => folder?,
         };
-        if file.is_empty() || is_directory(&folder, file) {
+        let target = folder.join(file);
+        if target == path {
+            return Err(UnpackError::refused(&entry.path, "a hard link leads to itself"));
+        }
+        if file.is_empty() || is_directory(&folder.descriptor, file) {
             return Err(UnpackError::refused(&entry.path, "a hard link leads to a folder"));
         }
+        if self.tree.whiteouts.contains(&target) {
+            return Err(absent());
+        }
         // Replacing a folder takes what is in it along, which may be the target.
-        let made = self.place(parent, name, path, |parent| linkat(&*folder, file, parent, name, AtFlags::empty()));
+        let made =
+            self.place(parent, name, path, |parent| linkat(&folder.descriptor, file, parent, name, AtFlags::empty()));
         match made {
             Err(UnpackError::Write { source, .. }) if source.kind() == ErrorKind::NotFound => Err(absent()),
             made => made,
@@ -286,7 +293,7 @@ impl<R: BufRead> Extraction<'_, R> {
         if entry.kind != Kind::Symlink {
             chmodat(parent, name, Mode::from(entry.mode), AtFlags::empty()).map_err(failed("set the mode of"))?;
         }
-        for (attribute, value) in attributes(entry) {
+        for (attribute, value) in allowed(entry) {
             let set = lsetxattr(magic(parent, name), attribute, value, XattrFlags::empty());
             // User attributes cannot be on anything but files and folders.
             if set != Err(Errno::PERM) {
@@ -299,8 +306,8 @@ impl<R: BufRead> Extraction<'_, R> {
     /// `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that a folder has there.
     fn whiteout(&mut self, entry: &Entry, folder: &[u8], name: &[u8]) -> Result<(), UnpackError> {
         if name == OPAQUE {
-            self.tree.dir(folder)?;
-            return self.make_opaque(folder);
+            let folder = self.tree.dir(folder)?;
+            return self.make_opaque(&folder.path);
         }
         if name.starts_with(AUFS) {
             return Ok(());
@@ -310,18 +317,18 @@ impl<R: BufRead> Extraction<'_, R> {
             return Err(UnpackError::refused(&entry.path, "it is a whiteout of no name"));
         }
         let parent = self.tree.dir(folder)?;
-        let mut path = folder.to_vec();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(hidden);
-        match mknodat(&*parent, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+        let path = parent.join(hidden);
+        match mknodat(&parent.descriptor, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => {
-                self.whiteouts.insert(path);
+                self.tree.hold(&path, 0)?;
+                self.tree.whiteouts.insert(path);
                 Ok(())
             }
             // The layer hides what was below and has something new there: a folder must not let the old shine through.
-            Err(Errno::EXIST) if is_directory(&parent, hidden) => self.make_opaque(&path),
+            Err(Errno::EXIST) if is_directory(&parent.descriptor, hidden) => {
+                self.tree.implied.remove(&path);
+                self.make_opaque(&path)
+            }
             Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(UnpackError::write("make the whiteout", &path, error)),
         }
@@ -332,30 +339,26 @@ impl<R: BufRead> Extraction<'_, R> {
             self.result.opaque = true;
             return Ok(());
         }
-        let dir = self.tree.existing(path)?;
-        setxattr(magic(&*dir, b""), "trusted.overlay.opaque", b"y", XattrFlags::empty())
-            .map_err(|error| UnpackError::write("hide what is below", path, error))
+        hide_below(&*self.tree.existing(path)?)
     }
 
     fn finish_folders(&mut self) -> Result<(), UnpackError> {
-        for (path, entry) in std::mem::take(&mut self.folders) {
-            let path = &path;
+        for (path, folder) in &std::mem::take(&mut self.folders) {
             let failed = |step| move |error| UnpackError::write(step, path, error);
-            let (folder, name) = split(path);
-            let parent = self.tree.existing(folder)?;
-            let name = if path.is_empty() { b"." } else { name };
-            if entry.uid != 0 || entry.gid != 0 {
-                chownat(&*parent, name, uid(&entry), gid(&entry), AtFlags::SYMLINK_NOFOLLOW)
+            // By no path: a link in its place would be followed by chmod.
+            let descriptor = self.tree.open_whole(path)?;
+            if folder.uid != 0 || folder.gid != 0 {
+                fchown(&descriptor, Some(Uid::from_raw(folder.uid)), Some(Gid::from_raw(folder.gid)))
                     .map_err(failed("set the owner of"))?;
             }
-            if entry.mode != 0o755 || self.umask & 0o755 != 0 {
-                chmodat(&*parent, name, Mode::from(entry.mode), AtFlags::empty()).map_err(failed("set the mode of"))?;
+            if folder.mode != 0o755 || self.umask & 0o755 != 0 {
+                fchmod(&descriptor, Mode::from(folder.mode)).map_err(failed("set the mode of"))?;
             }
-            for (attribute, value) in attributes(&entry) {
-                ignore_unsupported(lsetxattr(magic(&*parent, name), attribute, value, XattrFlags::empty()))
+            for (attribute, value) in &folder.xattrs {
+                ignore_unsupported(fsetxattr(&descriptor, attribute.as_slice(), value, XattrFlags::empty()))
                     .map_err(failed("set an extended attribute of"))?;
             }
-            utimensat(&*parent, name, &times(&entry), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("set the time of"))?;
+            futimens(&descriptor, &folder.times).map_err(failed("set the time of"))?;
         }
         Ok(())
     }
@@ -364,37 +367,4 @@ impl<R: BufRead> Extraction<'_, R> {
 fn is_directory(parent: &impl AsFd, name: &[u8]) -> bool {
     let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
     stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
-
-fn uid(entry: &Entry) -> Option<Uid> {
-    Some(Uid::from_raw(entry.uid))
-}
-
-fn gid(entry: &Entry) -> Option<Gid> {
-    Some(Gid::from_raw(entry.gid))
-}
-
-fn times(entry: &Entry) -> Timestamps {
-    let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-/// Attributes that a layer may bring: those of users, ACLs and file capabilities. Overlayfs's own would let a layer
-/// redirect lookups on the host, and security labels are the host's to give.
-fn attributes(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let allowed = |name: &[u8]| {
-        name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
-            || matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
-    };
-    let clean = |name: &[u8]| name.len() <= 255 && !name.contains(&0);
-    let all = entry.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-    all.filter(move |(name, _)| allowed(name) && clean(name))
-}
-
-/// A filesystem without extended attributes is the operator's choice, not the image's fault.
-fn ignore_unsupported(result: Result<(), Errno>) -> Result<(), Errno> {
-    match result {
-        Err(Errno::NOTSUP) => Ok(()),
-        result => result,
-    }
 }

@@ -87,3 +87,108 @@ fn sparse_files_have_holes() {
     let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(root.join("s")).unwrap());
     assert!(blocks * 512 < 1 << 20, "{blocks}");
 }
+
+/// Unpacks entries of kind, path, link and mode below a folder of the test's own, which holds `victim` too.
+fn below_victim(entries: &[(EntryType, &str, &str, u32)]) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("root")).unwrap();
+    std::fs::create_dir_all(folder.path().join("discard")).unwrap();
+    std::fs::write(folder.path().join("victim"), "secret").unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    for (kind, path, link, mode) in entries {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_mode(*mode);
+        header.set_uid(7);
+        header.set_gid(7);
+        header.set_size(0);
+        header.set_path(path).unwrap();
+        header.as_gnu_mut().unwrap().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        builder.append(&header, &[][..]).unwrap();
+    }
+    let bytes = builder.into_inner().unwrap();
+    let (root, discard) = (folder.path().join("root"), folder.path().join("discard"));
+    let result = unpack(&bytes[..], &root, &discard, &Limits::default()).map(|(unpacked, _)| unpacked);
+    (folder, result)
+}
+
+/// A folder is known by one name and replaced by a link through another: what the folder was to get must not go where
+/// the link leads.
+#[test]
+fn attributes_of_a_replaced_folder_go_nowhere() {
+    use std::os::unix::fs::MetadataExt;
+    for target in ["../../victim", "/victim"] {
+        let (folder, result) = below_victim(&[
+            (EntryType::Directory, "usr/x/", "", 0o4777),
+            (EntryType::Symlink, "lib", "usr", 0o777),
+            (EntryType::Symlink, "lib/x", target, 0o777),
+        ]);
+        let victim = folder.path().join("victim").metadata().unwrap();
+        assert_eq!((victim.mode() & 0o7777, victim.uid(), victim.gid()), (0o644, 0, 0));
+        result.unwrap();
+        assert!(folder.path().join("root/usr/x").is_symlink());
+    }
+}
+
+#[test]
+fn folders_are_known_by_their_real_names() {
+    use std::os::unix::fs::MetadataExt;
+    let (folder, result) = below_victim(&[
+        (EntryType::Directory, "usr/", "", 0o700),
+        (EntryType::Symlink, "lib", "usr", 0o777),
+        (EntryType::Directory, "lib/x/", "", 0o2750),
+        (EntryType::Regular, "lib/made/f", "", 0o644),
+        // The link goes, the folder behind it stays as it was.
+        (EntryType::Regular, "lib", "", 0o644),
+    ]);
+    assert_eq!(result.unwrap().implied, ["usr/made"]);
+    let found = folder.path().join("root/usr/x").metadata().unwrap();
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o2750, 7));
+}
+
+/// Each step of a path that goes through links may be short while the whole is not.
+#[test]
+fn links_do_not_make_paths_longer_than_paths_can_be() {
+    let name = "n".repeat(90);
+    let mut entries = vec![(EntryType::Directory, "d/".to_owned(), String::new(), 0o755)];
+    let mut at = "d".to_owned();
+    for step in 0..50 {
+        let link = format!("l{step}");
+        entries.push((EntryType::Regular, format!("{at}/{name}/f"), String::new(), 0o644));
+        entries.push((EntryType::Symlink, link.clone(), format!("{at}/{name}"), 0o777));
+        at = link;
+    }
+    let entries: Vec<_> =
+        entries.iter().map(|(kind, path, link, mode)| (*kind, path.as_str(), link.as_str(), *mode)).collect();
+    let (_folder, result) = below_victim(&entries);
+    let error = result.unwrap_err();
+    assert!(error.to_string().contains("longer than 4096 bytes") || error.to_string().contains("link"), "{error}");
+}
+
+#[test]
+fn a_folder_without_an_entry_takes_the_place_of_a_whiteout() {
+    let (folder, result) = below_victim(&[
+        (EntryType::Regular, ".wh.b", "", 0o644),
+        (EntryType::Regular, "b/c/new", "", 0o644),
+        (EntryType::Regular, "d/e/new", "", 0o644),
+        (EntryType::Regular, "d/.wh.e", "", 0o644),
+    ]);
+    // The folders below do not count for these two, and so they are not among those that only pass something on.
+    assert_eq!(result.unwrap().implied, ["b/c", "d"]);
+    for path in ["root/b", "root/d/e"] {
+        let mut value = [0];
+        rustix::fs::lgetxattr(folder.path().join(path), "trusted.overlay.opaque", &mut value[..]).unwrap();
+        assert_eq!(value, *b"y");
+        assert!(folder.path().join(path).is_dir());
+    }
+}
+
+#[test]
+fn what_lies_in_a_whiteout_is_refused() {
+    let (_folder, result) = below_victim(&[(EntryType::Regular, "a/.wh.b/c", "", 0o644)]);
+    assert!(result.unwrap_err().to_string().contains("lies in a whiteout"));
+    let (_folder, result) =
+        below_victim(&[(EntryType::Regular, ".wh.a", "", 0o644), (EntryType::Link, "b", "a", 0o644)]);
+    assert!(result.unwrap_err().to_string().contains("does not have"));
+}

@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    pax::{read_pax, time},
+    *,
+};
 
 fn entries(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, UnpackError> {
     let mut archive = Archive::new(bytes);
@@ -119,6 +122,99 @@ fn maps_of_holes_must_fit() {
     assert!(sparse(&[(512, 512), (600, 100)], 5000, 612).is_err());
     assert!(sparse(&[(512, 512)], 1000, 512).is_err());
     assert!(sparse(&[(512, 512)], 5000, 511).is_err());
+}
+
+#[test]
+fn times_of_headers_may_be_before_the_epoch() {
+    let with = |field: [u8; 12]| {
+        let mut header = header(b'0', "a", 0);
+        header.as_old_mut().mtime = field;
+        header.set_cksum();
+        entries(&joined(&[(header, b"")])).unwrap()[0].0.mtime
+    };
+    assert_eq!(with([0xff; 12]), (-1, 0));
+    let mut field = [0xff; 12];
+    field[4..].copy_from_slice(&(-315_619_200_i64).to_be_bytes());
+    assert_eq!(with(field), (-315_619_200, 0));
+    let mut field = [0; 12];
+    (field[0], field[11]) = (0x80, 9);
+    assert_eq!(with(field), (9, 0));
+    assert_eq!(with(*b"            "), (0, 0));
+    assert_eq!(with(*b"00000000012\0"), (10, 0));
+}
+
+/// A file's path may end in a slash, as old programs wrote folders; what it has of content is no part of the archive.
+#[test]
+fn content_of_folders_is_passed_over() {
+    let inner = joined(&[(header(b'0', "hidden", 0), b"")]);
+    let bytes = joined(&[(header(b'0', "folder/", inner.len() as u64), &inner), (header(b'0', "next", 1), b"x")]);
+    let found = entries(&bytes).unwrap();
+    let names: Vec<_> = found.iter().map(|(entry, _)| (entry.path.as_slice(), entry.kind.clone())).collect();
+    assert_eq!(names, [(&b"folder/"[..], Kind::Directory), (b"next", Kind::File)]);
+}
+
+#[test]
+fn sizes_beyond_everything_end_the_archive() {
+    let mut header = header(b'0', "a", 0);
+    header.as_old_mut().size = [0xff; 12];
+    header.set_cksum();
+    let bytes = joined(&[(header, b"x")]);
+    assert!(entries(&bytes).is_err());
+    let mut archive = Archive::new(&bytes[..]);
+    assert!(archive.next().is_ok());
+    assert!(archive.next().is_err());
+}
+
+/// One file with two regions, in each of the forms that GNU tar writes into PAX records.
+#[test]
+fn sparse_files_in_pax_form() {
+    let regions = vec![(512, 512), (4096, 100)];
+    let content = [[7; 512].to_vec(), [8; 100].to_vec()].concat();
+    let one = [b"2\n512\n512\n4096\n100\n".to_vec(), vec![0; 512 - 19], content.clone()].concat();
+    let name = ("GNU.sparse.name", "real");
+    let zero = [
+        ("GNU.sparse.size", "5000"),
+        ("GNU.sparse.numblocks", "2"),
+        ("GNU.sparse.offset", "512"),
+        ("GNU.sparse.numbytes", "512"),
+        ("GNU.sparse.offset", "4096"),
+        ("GNU.sparse.numbytes", "100"),
+        ("path", "real"),
+    ];
+    let map = ("GNU.sparse.map", "512,512,4096,100");
+    let middle = [("GNU.sparse.size", "5000"), ("GNU.sparse.numblocks", "2"), map, name];
+    let last = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), name, ("GNU.sparse.realsize", "5000")];
+    let read = |records: &[(&str, &str)], content: &[u8]| {
+        let records = pax(records);
+        let size = content.len() as u64;
+        let parts = [(header(b'x', "x", records.len() as u64), &records[..]), (header(b'0', "fake", size), content)];
+        entries(&[joined(&parts), joined(&[(header(b'0', "next", 0), b"")])].concat())
+    };
+    for (records, stored) in [(&zero[..], &content), (&middle, &content), (&last, &one)] {
+        let found = read(records, stored).unwrap();
+        assert_eq!((found[0].0.path.as_slice(), found[0].0.size, &found[0].1), (&b"real"[..], 612, &content));
+        assert_eq!(found[0].0.kind, Kind::Sparse(regions.clone(), 5000));
+        assert_eq!(found[1].0.path, b"next");
+        // What is stored must be what the map says.
+        assert!(read(records, &stored[..stored.len() - 1]).is_err());
+    }
+    for broken in [
+        &[("GNU.sparse.map", "512,512,4096"), ("GNU.sparse.size", "5000")][..],
+        &[("GNU.sparse.map", "512,512,4096,100")],
+        &[("GNU.sparse.map", "512,512,4096,100"), ("GNU.sparse.size", "4100")],
+        &[("GNU.sparse.map", "512,512,600,100"), ("GNU.sparse.size", "5000")],
+        &[("GNU.sparse.map", "x"), ("GNU.sparse.size", "5000")],
+        &[("GNU.sparse.numbytes", "512"), ("GNU.sparse.size", "5000")],
+        &[("GNU.sparse.major", "2"), ("GNU.sparse.minor", "0"), map, ("GNU.sparse.size", "5000")],
+    ] {
+        assert!(read(broken, &content).is_err(), "{broken:?}");
+    }
+    for broken in
+        [&b"9\n1\n"[..], b"99999999\n", b"x\n", b"", b"111111111111111111111111111\n", b"1\n18446744073709551615\n9\n"]
+    {
+        let padded = [broken.to_vec(), vec![b'\n'; 512 - broken.len()], content.clone()].concat();
+        assert!(read(&last, &padded).is_err(), "{}", broken.escape_ascii());
+    }
 }
 
 proptest! {
