@@ -1,97 +1,17 @@
 //! What is unpacked, held against `umoci unpack` (Debian's package umoci), and what is refused.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    io::Read,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt},
-    },
-    path::Path,
-    process::Command,
-};
+use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{lgetxattr, llistxattr};
-use serde_json::json;
+use rustix::fs::llistxattr;
 use tar::EntryType;
 use tripod_engine::{ContainerId, Kind, plugin::Provisioner};
-use tripod_image_service::Digest;
 
 use super::{
+    compare::{of_ours, of_umoci, snapshot},
     fake::Fake,
-    fixture::{Compression, Image, Layer, OCI_MANIFEST, Tar},
+    fixture::{Compression, Image, Layer, Tar},
     root::{Root, detached, visible},
 };
-
-/// Everything that can be told of a file, by path.
-fn snapshot(root: &Path) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    let mut links: HashMap<u64, Vec<String>> = HashMap::new();
-    let mut folders = vec![root.to_owned()];
-    let mut all = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.symlink_metadata().unwrap().is_dir() {
-                folders.push(path.clone());
-            }
-            all.push(path);
-        }
-    }
-    all.sort();
-    for path in &all {
-        let name = format!("/{}", path.strip_prefix(root).unwrap().display());
-        links.entry(path.symlink_metadata().unwrap().ino()).or_default().push(name);
-    }
-    for path in all {
-        // The root is what the descriptor of a mount leads to.
-        let metadata = if path == root { path.metadata() } else { path.symlink_metadata() }.unwrap();
-        let name = format!("/{}", path.strip_prefix(root).unwrap().display());
-        let kind = metadata.file_type();
-        let what = if kind.is_file() {
-            let mut content = Vec::new();
-            std::fs::File::open(&path).unwrap().read_to_end(&mut content).unwrap();
-            format!("file {} bytes {}", content.len(), Digest::of(&content))
-        } else if kind.is_symlink() {
-            format!("link to {}", std::fs::read_link(&path).unwrap().display())
-        } else if kind.is_dir() {
-            "folder".to_owned()
-        } else {
-            format!("{} {:x}", if kind.is_fifo() { "fifo" } else { "device" }, metadata.rdev())
-        };
-        let mut attributes = Vec::new();
-        let mut names = vec![0; 4096];
-        let count = llistxattr(&path, &mut names[..]).unwrap_or(0);
-        for attribute in
-            names[..count].split(|byte| *byte == 0).filter(|attribute| !attribute.is_empty() && path != root)
-        {
-            let mut value = vec![0; 4096];
-            let length = lgetxattr(&path, attribute, &mut value[..]).unwrap();
-            attributes.push(format!("{}={:?}", attribute.escape_ascii(), &value[..length]));
-        }
-        attributes.sort();
-        let same = links.get(&metadata.ino()).filter(|names| names.len() > 1).cloned().unwrap_or_default();
-        let (mode, uid, gid) = (metadata.mode(), metadata.uid(), metadata.gid());
-        let time = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
-        found.insert(name, format!("{what} {mode:o} {uid}:{gid} at {time} the same {same:?} {attributes:?}"));
-    }
-    found
-}
-
-/// Writes an image as an OCI layout with the tag `t`.
-fn layout(image: &Image, folder: &Path) {
-    let blobs = folder.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    for (digest, blob) in image.blobs() {
-        std::fs::write(blobs.join(digest.hex()), blob).unwrap();
-    }
-    std::fs::write(blobs.join(Digest::of(&image.manifest).hex()), &image.manifest).unwrap();
-    std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let manifest = json!({"mediaType": OCI_MANIFEST, "digest": image.digest(), "size": image.manifest.len(),
-        "annotations": {"org.opencontainers.image.ref.name": "t"}});
-    std::fs::write(folder.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string())
-        .unwrap();
-}
 
 fn lower() -> Layer {
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -160,20 +80,8 @@ async fn the_result_is_that_of_umoci() {
     let (first, second) = (lower(), upper());
     let tar = zstd::decode_all(&second.blob[..]).unwrap();
     let image = Image::new(vec![first, Layer::new(&tar, Compression::Gzip)]);
-    let (root, folder) = (Root::new().await, tempfile::tempdir().unwrap());
-    layout(&image, &folder.path().join("image"));
-    let unpacked = Command::new("umoci")
-        .args(["unpack", "--image"])
-        .arg(format!("{}:t", folder.path().join("image").display()))
-        .arg(folder.path().join("bundle"))
-        .output()
-        .expect("umoci cannot be run: install Debian's package umoci");
-    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
-    let fake = Fake::with(&image, |_| None).await;
-    let pulled = root.pull(&fake.name()).await.unwrap();
-    let overlay = root.images.overlay();
-    let mount = detached(overlay.provision(&pulled.id, &ContainerId::random(), None).await.unwrap());
-    let (mut ours, mut theirs) = (snapshot(&visible(&mount)), snapshot(&folder.path().join("bundle/rootfs")));
+    let root = Root::new().await;
+    let (mut ours, mut theirs) = (of_ours(&root, &image).await, of_umoci(&image));
     // Folders that no entry names are made by each in its own way: only that they are there counts.
     for implied in ["/bin", "/dev", "/deep", "/usr", "/usr/lib", "/cut/a", "/cut"] {
         let (mine, other) = (ours.remove(implied).unwrap(), theirs.remove(implied).unwrap());

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 #![forbid(unsafe_code)]
 
+mod compare;
 mod fake;
 mod faults;
 mod fixture;
 mod layers;
 mod mirrors;
 mod mounts;
+mod oracle;
 mod proxies;
 mod registry;
 mod root;
