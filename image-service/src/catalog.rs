@@ -269,6 +269,15 @@ impl Change {
         Self { put: vec![record], name, ..Self::default() }
     }
 
+    /// An image out of an archive: its names move to it. An image without a name is known by its ID.
+    pub(crate) fn loaded(state: &State, mut record: ImageRecord, names: &[Reference]) -> Self {
+        if let Some(known) = state.images.get(&record.id) {
+            record.blobs.extend(known.blobs.iter().map(|(digest, size)| (digest.clone(), *size)));
+        }
+        let name = names.iter().map(|name| (name.key(), record.id.clone())).collect();
+        Self { put: vec![record], name, ..Self::default() }
+    }
+
     /// Takes a name away. With the last tag, and with a name that is an ID, goes the image.
     pub(crate) fn removal(state: &State, spec: &str) -> (Self, Option<Removed>) {
         let Some(found) = state.find(spec) else { return (Self::default(), None) };

@@ -22,8 +22,9 @@ use crate::{
     manifest::Descriptor,
     progress::{LayerMeter, LayerState, PullMeter},
     registry::{Problem, RegistryError, Session},
+    skeleton::{Recorder, Tap},
     trash::Trash,
-    unpack::{UnpackError, Unpacked, chunks, unpack},
+    unpack::{TarStream, UnpackError, Unpacked, chunks, unpack_recorded},
 };
 
 /// Pieces of a download that wait to be decompressed.
@@ -132,9 +133,7 @@ impl Fetcher {
         let hashed = tokio::task::spawn_blocking(move || decompressor.run());
         let limits = self.limits;
         let unpacked = tokio::task::spawn_blocking(move || {
-            let result = unpack(stream, &staging.fs(), &staging.discard(), &limits);
-            let result =
-                result.and_then(|(unpacked, stream)| Ok((unpacked, stream.finish().map_err(UnpackError::Read)?)));
+            let result = unpack_into(&staging, stream, &limits);
             (staging, result)
         });
         let downloaded = session.download(blob, &sink, &meter.downloaded).await;
@@ -189,6 +188,20 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Other(error)
     }
+}
+
+/// Unpacks a layer and keeps the skeleton of its archive. Gives the archive's digest, too.
+pub(crate) fn unpack_into(
+    staging: &Staging,
+    stream: TarStream,
+    limits: &Limits,
+) -> std::result::Result<(Unpacked, Digest), UnpackError> {
+    let failed =
+        |source| UnpackError::Write { step: "keep the archive's skeleton in", path: "skeleton.zst".into(), source };
+    let recorder = Recorder::new(staging.folder()).map_err(failed)?;
+    let (unpacked, stream) = unpack_recorded(Tap::new(stream, recorder), &staging.fs(), &staging.discard(), limits)?;
+    let stream = stream.finish(staging.folder()).map_err(failed)?.map_err(UnpackError::Read)?;
+    Ok((unpacked, stream.finish().map_err(UnpackError::Read)?))
 }
 
 /// Runs something that blocks on disk.

@@ -1,4 +1,5 @@
-//! Unpacked layers on disk: `layers/HEX/fs` with its record `layers/HEX/layer.json`.
+//! Unpacked layers on disk: `layers/HEX/fs`, what is known of it in `layers/HEX/layer.json`, and what is left of its
+//! archive in `layers/HEX/skeleton.zst`.
 //!
 //! A layer is moved into place when it is complete, but not synced. Its record carries the boot under which it was
 //! unpacked until a sync is recorded: the same boot trusts it, a later one only without that mark, because after a
@@ -67,6 +68,11 @@ impl Staging {
     /// The future layer's files.
     pub(crate) fn fs(&self) -> PathBuf {
         self.path.join("fs")
+    }
+
+    /// The future layer's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.path
     }
 
     /// What later entries of the same archive replaced.

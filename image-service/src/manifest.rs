@@ -78,7 +78,7 @@ impl Platform {
     }
 
     /// How well an image fits, less is better; `None` if it does not run here.
-    fn fit(&self, image: &Self) -> Option<u32> {
+    pub(crate) fn fit(&self, image: &Self) -> Option<u32> {
         if image.os != self.os || image.architecture != self.architecture {
             return None;
         }
@@ -95,6 +95,27 @@ impl Platform {
         };
         let (here, image) = (number(variant(self), default)?, number(variant(image), default)?);
         (image <= here).then(|| here - image)
+    }
+}
+
+impl std::str::FromStr for Platform {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (os, architecture, variant) = match parts[..] {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
+            _ => {
+                return Err(format!(
+                    "{text:?} is no platform: expected OS/ARCHITECTURE, as linux/arm64, or a variant behind"
+                ));
+            }
+        };
+        if parts.iter().any(|part| part.is_empty()) {
+            return Err(format!("{text:?} is no platform: a part of it is empty"));
+        }
+        Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pulling an image: manifest, configuration, layers, and one durable commit.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{TryStreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
@@ -199,13 +199,25 @@ async fn store(inner: &Inner, digest: &Digest, bytes: Vec<u8>) -> Result<()> {
 }
 
 fn record(documents: &Documents, layers: Vec<Digest>, size: u64) -> ImageRecord {
-    let process = documents.config.config.clone().unwrap_or_default();
+    let blobs = documents.blobs.iter().cloned().collect();
+    record_of(&documents.config, documents.config_digest.clone(), blobs, layers, size)
+}
+
+/// What is remembered of an image.
+pub(crate) fn record_of(
+    config: &ConfigFile,
+    id: Digest,
+    blobs: BTreeMap<Digest, u64>,
+    layers: Vec<Digest>,
+    size: u64,
+) -> ImageRecord {
+    let process = config.config.clone().unwrap_or_default();
     ImageRecord {
-        id: documents.config_digest.clone(),
-        blobs: documents.blobs.iter().cloned().collect(),
+        id,
+        blobs,
         layers,
         size,
-        created: documents.config.created.clone(),
+        created: config.created.clone(),
         config: ImageConfig {
             env: process.env.unwrap_or_default(),
             entrypoint: process.entrypoint.unwrap_or_default(),

@@ -3,19 +3,21 @@
 //! The archive is hostile until its digest is known, and then too: everything is done relative to folder descriptors
 //! inside the staging folder, sizes are limited, and what is odd is refused by name.
 
-mod archive;
+pub(crate) mod archive;
 mod attributes;
 mod extract;
 mod stream;
-mod tree;
+pub(crate) mod tree;
 
 use std::{ffi::OsString, io, os::unix::ffi::OsStringExt};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+#[cfg(test)]
 pub(crate) use extract::unpack;
-pub(crate) use stream::chunks;
+pub(crate) use extract::unpack_recorded;
+pub(crate) use stream::{TarStream, chunks};
 
 /// How names begin that say what a layer takes away.
 const WHITEOUT: &[u8] = b".wh.";

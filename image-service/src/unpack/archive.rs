@@ -17,7 +17,7 @@ const MAX_EXTENSION: u64 = 1 << 20;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     File,
     /// Offset and length of what is not a hole, and the whole size.
     Sparse(Vec<(u64, u64)>, u64),
@@ -31,7 +31,7 @@ pub(super) enum Kind {
 
 /// One entry; its content is read from the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub path: Vec<u8>,
     pub link: Vec<u8>,
     pub kind: Kind,
@@ -47,7 +47,7 @@ pub(super) struct Entry {
 
 /// A tar archive that is read once from front to back.
 #[derive(Debug)]
-pub(super) struct Archive<R> {
+pub(crate) struct Archive<R> {
     reader: R,
     /// Content that was not read yet.
     content: u64,
@@ -55,16 +55,20 @@ pub(super) struct Archive<R> {
 }
 
 impl<R: BufRead> Archive<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         Self { reader, content: 0, padding: 0 }
     }
 
-    pub(super) fn into_inner(self) -> R {
+    pub(crate) fn into_inner(self) -> R {
         self.reader
     }
 
+    pub(crate) fn reader(&mut self) -> &mut R {
+        &mut self.reader
+    }
+
     /// The next entry, or `None` at the end mark or the end of the stream.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
         let mut pax = Pax::default();
         let (mut long_path, mut long_link) = (None, None);
         loop {
@@ -84,7 +88,7 @@ impl<R: BufRead> Archive<R> {
     }
 
     /// The next piece of the entry's content, empty at its end; [`Self::consume`] says how much was used.
-    pub(super) fn content(&mut self) -> Result<&[u8], UnpackError> {
+    pub(crate) fn content(&mut self) -> Result<&[u8], UnpackError> {
         if self.content == 0 {
             return Ok(&[]);
         }
@@ -96,7 +100,7 @@ impl<R: BufRead> Archive<R> {
         Ok(&piece[..count])
     }
 
-    pub(super) fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.content -= count as u64;
         self.reader.consume(count);
     }
@@ -242,7 +246,7 @@ impl<R: BufRead> Archive<R> {
     }
 }
 
-pub(super) fn read_error(error: io::Error) -> UnpackError {
+pub(crate) fn read_error(error: io::Error) -> UnpackError {
     if error.kind() == TOO_LARGE {
         return UnpackError::Limit { what: "bytes", limit: 0 };
     }

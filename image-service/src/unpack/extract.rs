@@ -24,14 +24,14 @@ use super::{
     attributes::{Attributes, allowed, gid, ignore_unsupported, times, uid},
     tree::{Tree, below, clean, hide_below, magic, open_root, split},
 };
-use crate::config::Limits;
+use crate::{config::Limits, skeleton::Tap};
 
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What AUFS kept in layers for itself.
 const AUFS: &[u8] = b".wh..wh.";
 
 struct Extraction<'a, R> {
-    archive: Archive<R>,
+    archive: Archive<Tap<R>>,
     tree: Tree,
     limits: &'a Limits,
     umask: u32,
@@ -41,12 +41,24 @@ struct Extraction<'a, R> {
 
 /// Unpacks an archive into `root`. Folders that the archive itself replaces are moved to `discard`. Gives back the
 /// stream, which may have more after the archive's end.
+#[cfg(test)]
 pub(crate) fn unpack<R: BufRead>(
     stream: R,
     root: &Path,
     discard: &Path,
     limits: &Limits,
 ) -> Result<(Unpacked, R), UnpackError> {
+    let (unpacked, stream) = unpack_recorded(Tap::silent(stream), root, discard, limits)?;
+    Ok((unpacked, stream.into_inner()))
+}
+
+/// As [`unpack`], with a record of what becomes no file.
+pub(crate) fn unpack_recorded<R: BufRead>(
+    stream: Tap<R>,
+    root: &Path,
+    discard: &Path,
+    limits: &Limits,
+) -> Result<(Unpacked, Tap<R>), UnpackError> {
     let open = |path: &Path| {
         open_root(path).map_err(|error| UnpackError::write("open", path.as_os_str().as_encoded_bytes(), error))
     };
@@ -202,7 +214,7 @@ impl<R: BufRead> Extraction<'_, R> {
         let plain = entry.mode & 0o777;
         let file = self.place(parent, name, path, |parent| openat(parent, name, flags, Mode::from(plain)))?;
         let written = match sparse {
-            None => self.copy(&file, path, u64::MAX)?,
+            None => self.copy(&file, path, 0, u64::MAX)?,
             Some((regions, whole)) => {
                 let failed = |error| UnpackError::write("make the holes of", path, error);
                 if whole > self.limits.layer_bytes {
@@ -211,7 +223,7 @@ impl<R: BufRead> Extraction<'_, R> {
                 ftruncate(&file, whole).map_err(failed)?;
                 for (offset, length) in regions {
                     seek(&file, SeekFrom::Start(*offset)).map_err(failed)?;
-                    self.copy(&file, path, *length)?;
+                    self.copy(&file, path, *offset, *length)?;
                 }
                 whole
             }
@@ -237,8 +249,9 @@ impl<R: BufRead> Extraction<'_, R> {
         futimens(&file, &times(entry)).map_err(failed("set the time of"))
     }
 
-    /// Writes up to `limit` bytes of the entry's content.
-    fn copy(&mut self, file: &OwnedFd, path: &[u8], limit: u64) -> Result<u64, UnpackError> {
+    /// Writes up to `limit` bytes of the entry's content, to where the file stands: at `offset`.
+    fn copy(&mut self, file: &OwnedFd, path: &[u8], offset: u64, limit: u64) -> Result<u64, UnpackError> {
+        self.archive.reader().file(path, offset);
         let mut written = 0;
         while written < limit {
             let content = self.archive.content()?;
@@ -253,6 +266,7 @@ impl<R: BufRead> Extraction<'_, R> {
             self.archive.consume(count);
             written += count as u64;
         }
+        self.archive.reader().no_file();
         Ok(written)
     }
 

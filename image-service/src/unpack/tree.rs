@@ -32,7 +32,7 @@ const MAX_HELD: usize = 256 << 20;
 const RECORD: usize = 128;
 
 /// Splits a path in an archive into a clean path: no leading slash, no dots, no empty parts.
-pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
+pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
     let refused = |why| Err(UnpackError::refused(path, why));
     if path.len() > MAX_PATH {
         return refused("its path is longer than 4096 bytes");
@@ -64,7 +64,7 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
 }
 
 /// The folder and the name in it.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),

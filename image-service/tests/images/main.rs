@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 #![forbid(unsafe_code)]
 
+mod archives;
+mod bad_archives;
 mod compare;
 mod fake;
 mod faults;
