@@ -27,7 +27,7 @@ const SIGNAL: i32 = 128;
 const PIPE: i32 = 13;
 
 /// How long the end of a container may take to be visible when its streams have ended.
-const END: Duration = Duration::from_secs(3);
+const END: Duration = Duration::from_secs(10);
 
 /// How often it is asked for.
 const ASK: Duration = Duration::from_millis(50);

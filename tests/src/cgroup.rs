@@ -71,7 +71,7 @@ pub(crate) fn join(name: &str) -> io::Result<()> {
 
 /// Removes the groups of this name and all below them; their last processes may still be ending.
 pub fn remove(name: &str) -> Result<(), String> {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     for hierarchy in hierarchies() {
         let group = hierarchy.point.join(name);
         while let Err(error) = remove_tree(&group) {

@@ -32,7 +32,7 @@ use crate::{Wanted, peer, runner, within};
 const PLACE: &str = "TRIPOD_CLIENTS";
 
 /// Longest time of a session that is told nothing else.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Every way in which client-go comes to the daemon.
 pub fn transports() -> &'static [&'static str] {
@@ -235,7 +235,7 @@ impl Session {
                 self.seen.extend(&buffer[..length]);
             }
         };
-        within(&format!("output with {text:?}"), Duration::from_secs(20), reading).await;
+        within(&format!("output with {text:?}"), Duration::from_secs(60), reading).await;
         String::from_utf8_lossy(&self.seen).into_owned()
     }
 

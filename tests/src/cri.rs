@@ -24,7 +24,7 @@ const MAX_MESSAGE: usize = 16 << 20;
 const CALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Longest wait for a container's end.
-const EXIT_LIMIT: Duration = Duration::from_secs(30);
+const EXIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection to a daemon.
 #[derive(Debug, Clone)]
@@ -227,10 +227,10 @@ impl Cri {
     }
 }
 
-/// The text of a log without times and tags; the parts of long lines joined.
+/// The text of a log without times and tags; the parts of long lines joined. A line that is still being written is none.
 pub fn log_text(log: &str) -> String {
     let mut text = String::new();
-    for line in log.lines() {
+    for line in log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
         let mut fields = line.splitn(4, ' ').skip(2);
         let (tag, part) = (fields.next().expect("a tag"), fields.next().expect("a text"));
         text.push_str(part);

@@ -11,9 +11,9 @@ use std::{
 use crate::{Cri, eventually, peer, programs::Programs};
 
 /// How long a daemon may take to answer, with everything that it recovers.
-const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long a daemon may take to end after SIGTERM.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a daemon may take to end after SIGTERM; it may have to wait for the disk.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Settings of a daemon: dotted names and values in TOML.
 #[derive(Debug, Clone, Default)]

@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::cgroup;
+use crate::{cgroup, patient};
 
-/// How long late clean-up may take: reaping, and network interfaces that go with their namespaces.
-const LATE: Duration = Duration::from_secs(5);
+/// How long late clean-up may take: reaping, and network interfaces that go with their namespaces. The kernel takes those
+/// away one after the other for the whole machine.
+const LATE: Duration = Duration::from_secs(60);
 
 /// Everything that could be left behind, one line a thing.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ impl Leaks {
 
     /// What is there now and was not before, after late clean-up has had its time. `allowed` are things that stay.
     pub async fn left(&self, allowed: &[&str]) -> Vec<String> {
-        let until = Instant::now() + LATE;
+        let until = Instant::now() + patient(LATE);
         loop {
             let now = look(&self.folders);
             let new = now.difference(&self.before).filter(|line| !allowed.iter().any(|allowed| fits(line, allowed)));
@@ -75,7 +76,8 @@ fn processes() -> impl Iterator<Item = String> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (name, state) =
             (stat.get(stat.find('(')?..=stat.rfind(')')?)?, stat.get(stat.rfind(')')? + 2..)?.chars().next()?);
-        Some(format!("process {pid} {name} {state}").replace(" S", "").replace(" R", ""))
+        // What it does at this moment is no difference.
+        Some(format!("process {pid} {name}{}", if state == 'Z' { " Z" } else { "" }))
     })
 }
 

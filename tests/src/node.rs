@@ -6,7 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{BUSYBOX, Cri, Daemon, Image, Leaks, Registry, Settings, peer, programs::Programs, runtime, within};
+use futures::StreamExt;
+use tripod_cri_api::v1::PodSandbox;
+
+use crate::{
+    BUSYBOX, Cri, Daemon, Image, Leaks, Registry, Settings, patient, peer, programs::Programs, runtime, within,
+};
 
 /// The host name under which the node's registry is known to the daemon.
 const REGISTRY: &str = "registry.test";
@@ -23,6 +28,9 @@ const ALLOWED: [&str; 5] = [
 
 /// Files of the network that belong to no pod: where the search for addresses goes on, and what the kubelet said.
 const KEPT: [&str; 2] = ["network/cursors", "network/pod-cidr"];
+
+/// Pods that are removed at the same time.
+const AT_ONCE: usize = 8;
 
 /// The node of a test.
 #[derive(Debug)]
@@ -165,16 +173,15 @@ impl Node {
     /// Removes every pod and every image.
     pub async fn clear(&self, cri: &Cri) {
         let work = async {
-            for pod in cri.pods().await {
-                cri.remove_pod(&pod.id).await.expect("remove a pod");
-            }
+            let remove = async |pod: PodSandbox| cri.remove_pod(&pod.id).await.expect("remove a pod");
+            futures::stream::iter(cri.pods().await).for_each_concurrent(AT_ONCE, remove).await;
             for image in cri.all_images().await {
                 cri.remove_image(&image.id).await.expect("remove an image");
             }
         };
-        within("removing everything", Duration::from_secs(60), work).await;
+        within("removing everything", Duration::from_secs(150), work).await;
         // Layers go in the background.
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + patient(Duration::from_secs(60));
         while !self.left_in_root().is_empty() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

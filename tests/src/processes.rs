@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Node, eventually};
+use crate::{Node, eventually, patient};
 
 /// Time in which what is under way comes to its end.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// PIDs of processes, zombies not among them, that have all of these words on their command line.
 pub fn processes(words: &[&str]) -> Vec<u32> {
@@ -78,7 +78,7 @@ impl Node {
 
     /// Waits until no more is held than before, and no zombie is left.
     pub async fn settled(&self, before: &Holdings) {
-        let until = Instant::now() + SETTLED;
+        let until = Instant::now() + patient(SETTLED);
         loop {
             let (beyond, zombies) = (self.held().beyond(before), zombies());
             if beyond.is_empty() && zombies == 0 {

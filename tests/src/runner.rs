@@ -25,7 +25,7 @@ pub(crate) const FOLDER: &str = "TRIPOD_TESTS_FOLDER";
 const PASSED: &str = "passed";
 
 /// Longest time of one test.
-const LIMIT: Duration = Duration::from_secs(150);
+const LIMIT: Duration = Duration::from_secs(400);
 
 /// Lines of the daemon's log that are shown of a test that failed.
 const SHOWN_LINES: usize = 60;

@@ -30,7 +30,7 @@ impl Server {
             .expect("nsenter (Debian: util-linux)");
         let server = Self { process };
         for (address, _) in scripts {
-            eventually(address, Duration::from_secs(10), async || server.listens(address).then_some(())).await;
+            eventually(address, Duration::from_secs(30), async || server.listens(address).then_some(())).await;
         }
         server
     }

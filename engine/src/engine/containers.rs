@@ -292,6 +292,8 @@ impl Engine {
         operation.stage("stop");
         self.end_container(container).await?;
         let _busy = container.busy.lock().await;
+        // Its end is told to all before its removal is.
+        drop(container.transition.lock().await);
         let record = container.record();
         let pod = self.index.pod(record.pod.as_str())?;
         drop(container.take_mounts());

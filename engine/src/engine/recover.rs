@@ -22,7 +22,7 @@ const SHIM_LOST: &str = "the shim that held the container was gone when tripod w
 const SIGKILL: i32 = 9;
 
 /// How long a start that was under way when the daemon ended may still take.
-const START_LIMIT: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// A shim that still holds its pod, and what it knows.
 struct Found {

@@ -70,9 +70,9 @@ pub fn config(folder: &Path, adjust: impl FnOnce(&mut Config)) -> Config {
         root: folder.join("root"),
         certs_dir: folder.join("certs.d"),
         timeouts: Timeouts {
-            connect_seconds: 2,
-            response_seconds: 5,
-            stall_seconds: 1,
+            connect_seconds: 10,
+            response_seconds: 20,
+            stall_seconds: 10,
             minimum_rate: 100,
             attempts: 3,
             backoff_milliseconds: 20,

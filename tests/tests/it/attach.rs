@@ -55,7 +55,7 @@ fn consecutive(numbers: &[u64]) -> bool {
 
 async fn a_client_hears_what_comes_from_now_on(node: &mut Node) {
     let (cri, id) = running(node, &shell("main", COUNTER)).await;
-    eventually("some output", Duration::from_secs(10), async || log(&cri, &id).await.contains("20\n").then_some(()))
+    eventually("some output", Duration::from_secs(40), async || log(&cri, &id).await.contains("20\n").then_some(()))
         .await;
     for transport in transports() {
         let url = cri.attach_url(&id, Wanted::OUTPUT).await.unwrap();
@@ -123,7 +123,7 @@ async fn input_stays_open_for_the_next_client(node: &mut Node) {
         session.write("one\n").await;
         session.read_until("got one\n").await;
         // A client that has said all leaves with success; the container does not see the end of its input.
-        let outcome = within("the end of the session", Duration::from_secs(10), session.end()).await;
+        let outcome = within("the end of the session", Duration::from_secs(40), session.end()).await;
         assert_eq!((outcome.code, outcome.text().as_str()), (0, "got one\n"), "{transport}: {}", outcome.error);
     }
     assert!(!log(&cri, &id).await.contains("end"));
@@ -152,6 +152,8 @@ async fn a_terminal_can_be_attached_to(node: &mut Node) {
                   while [ ! -e /tmp/go ]; do usleep 20000; done; read line; echo \"got $line\"; exit 4";
     let config = ContainerConfig { stdin: true, tty: true, ..shell("main", script) };
     let (cri, id) = running(node, &config).await;
+    let ready = async || log(&cri, &id).await.contains("ready").then_some(());
+    eventually("that it hears of sizes", Duration::from_secs(40), ready).await;
     let mut sessions = Vec::new();
     for (number, transport) in (1..).zip(transports()) {
         let sizes = Sizes::default();
@@ -190,7 +192,7 @@ async fn a_client_that_does_not_read_blocks_nobody(node: &mut Node) {
     let url = cri.attach_url(&id, Wanted { stdin: true, ..Wanted::NOTHING }).await.unwrap();
     let mut talker = Client::new("spdy", Wanted { stdin: true, ..Wanted::NOTHING }).start(&url);
     talker.write("\n").await;
-    let status = within("the container", Duration::from_secs(20), cri.exited(&id)).await;
+    let status = within("the container", Duration::from_secs(60), cri.exited(&id)).await;
     assert_eq!(status.exit_code, 0);
     let log = log(&cri, &id).await;
     assert!(
@@ -223,7 +225,7 @@ async fn a_session_ends_with_its_container(node: &mut Node) {
                 // The container's end may be quicker than that of the command.
                 cri.exec(&id, &["touch", "/tmp/go"], 5).await.unwrap();
             }
-            let outcome = within("the end of the session", Duration::from_secs(10), session.ended()).await;
+            let outcome = within("the end of the session", Duration::from_secs(40), session.ended()).await;
             assert!(how == "stopped" || outcome.text().ends_with("tick\nlast\n"), "{transport}: {:?}", outcome.text());
             assert_eq!(outcome.code, 0, "{transport}: an attachment has no exit code: {}", outcome.error);
             assert_eq!(cri.exited(&id).await.exit_code, code);
@@ -244,7 +246,7 @@ async fn a_container_that_has_ended_cannot_be_attached_to(node: &mut Node) {
         let url = cri.attach_url(&id, Wanted::OUTPUT).await.unwrap();
         cri.stop(&id, 0).await.unwrap();
         let client = Client::new(transport, Wanted::OUTPUT);
-        let outcome = within("the session", Duration::from_secs(10), client.run(&url, b"")).await;
+        let outcome = within("the session", Duration::from_secs(40), client.run(&url, b"")).await;
         let told = outcome.code == -1 && outcome.error.contains(&id);
         assert!(outcome.text().is_empty() && (told || peer::chosen()), "{transport}: {outcome:?}");
     }

@@ -52,7 +52,7 @@ fn mounted() -> Vec<String> {
 
 /// The container may end, and take this command along, before the command has.
 async fn tell_to_end(cri: &Cri, id: &str) {
-    let code = cri.exec(id, &["/bin/touch", "/stop"], 10).await.unwrap().exit_code;
+    let code = cri.exec(id, &["/bin/touch", "/stop"], 40).await.unwrap().exit_code;
     assert!([0, 137].contains(&code), "{code}");
 }
 
@@ -232,8 +232,8 @@ async fn working_directories_lead_nowhere(node: &mut Node) {
     config_of.working_dir = "/work".to_owned();
     let id = cri.run(&pod, &config, &config_of).await.unwrap();
     let exec = async || cri.exec(&id, &["/bin/sh", "-c", &look], 5).await;
-    eventually("an exec that is refused", Duration::from_secs(10), async || {
-        let error = exec().await.err()?;
+    eventually("an exec that is refused", Duration::from_secs(40), async || {
+        let error = exec().await.err().filter(|error| error.code() != tonic::Code::DeadlineExceeded)?;
         assert!(error.message().contains("working directory"), "{error}");
         Some(())
     })
@@ -279,7 +279,8 @@ impl Race {
              head -c1 /proc/interrupts | grep -q . && echo unmasked; echo end"
         );
         let (begin, mut started, mut failed) = (Instant::now(), 0, 0);
-        while begin.elapsed() < RACE {
+        // One that started is the least; others take the processors, too.
+        while begin.elapsed() < RACE || (started == 0 && begin.elapsed() < 10 * RACE) {
             let mut config_of = masked("victim", &script);
             config_of.metadata.as_mut().unwrap().attempt = u32::try_from(started + failed).unwrap();
             config_of.mounts = vec![mount(self.shared.to_str().unwrap(), "/shared")];
@@ -439,7 +440,7 @@ async fn newcomers(node: &mut Node, capability: Option<&str>) {
     eventually("the watcher", Duration::from_secs(20), begun).await;
     let (begin, mut rounds) = (Instant::now(), 0);
     while begin.elapsed() < RACE {
-        assert_eq!(cri.exec(&id, &["/bin/sh", "-c", "exit 7"], 10).await.unwrap().exit_code, 7);
+        assert_eq!(cri.exec(&id, &["/bin/sh", "-c", "exit 7"], 40).await.unwrap().exit_code, 7);
         rounds += 1;
         // Who joins has to be born in sight where a procfs cannot be made from outside (Linux before 6.17).
         if capability.is_some() && kernel() < (6, 17) {

@@ -157,7 +157,7 @@ async fn crictl_has_a_terminal(node: &mut Node) {
         let typed =
             "until [ \"$(stty size)\" = '27 91' ]; do usleep 10000; done; test -t 1 && echo is-$((40+2))\nexit\n";
         stdin.write_all(typed.as_bytes()).await.unwrap();
-        let done = within("crictl", Duration::from_secs(20), process.wait_with_output()).await.unwrap();
+        let done = within("crictl", Duration::from_secs(60), process.wait_with_output()).await.unwrap();
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         assert!(done.status.success() && text.contains("is-42\r\n"), "{transport}: {} {text:?}", done.status);
         drop(stdin);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tonic::Code;
-use tripod_cri_api::v1::{ContainerState, PodSandboxConfig, PodSandboxState};
+use tripod_cri_api::v1::{ContainerState, ListPodSandboxRequest, PodSandboxConfig, PodSandboxState};
 use tripod_tests::{Cri, Node, eventually, host_pod, pod, shell, tests, within};
 
 tests![fifty_pods_survive_kills_and_leave_nothing];
@@ -29,7 +29,8 @@ async fn make(cri: &Cri, number: usize) -> Result<(), tonic::Status> {
     let id = match cri.run_pod(&config).await {
         Err(error) if error.code() == Code::AlreadyExists => {
             // A pod that was lost is replaced.
-            for old in cri.pods().await.iter().filter(|pod| pod.metadata == config.metadata) {
+            let pods = cri.runtime().list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
+            for old in pods.iter().filter(|pod| pod.metadata == config.metadata) {
                 cri.remove_pod(&old.id).await?;
             }
             cri.run_pod(&config).await?
@@ -86,14 +87,14 @@ async fn fifty_pods_survive_kills_and_leave_nothing(node: &mut Node) {
             async move { make(&cri, number).await.unwrap() }
         }
     });
-    within("fifty pods", Duration::from_secs(60), all).await;
+    within("fifty pods", Duration::from_secs(150), all).await;
     let pods = cri.pods().await;
     assert_eq!(pods.len(), PODS);
     assert!(pods.iter().all(|pod| pod.state() == PodSandboxState::SandboxReady));
     for id in cri.containers().await {
         let running =
             async || (cri.status(&id).await.unwrap().state() == ContainerState::ContainerRunning).then_some(());
-        eventually("a container runs", Duration::from_secs(5), running).await;
+        eventually("a container runs", Duration::from_secs(30), running).await;
     }
 
     for round in 0..3u64 {

@@ -17,7 +17,7 @@ tests![
     those_after_the_end_run_when_the_daemon_is_back,
 ];
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The folder for what hooks write.
 fn seen(node: &Node) -> PathBuf {
@@ -154,11 +154,11 @@ async fn one_that_fails_or_hangs_fails_the_start(node: &mut Node) {
     add(node, "poststop", "echo $STAGE >>$SEEN/order", 60);
     let stages = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"];
     for (number, stage) in stages.into_iter().enumerate() {
-        for (what, script, told) in [
-            ("fails", "echo no luck >&2; exit 3", "no luck"),
-            ("hangs", "sleep 3456 & sleep 3456", "did not end within 1 s"),
+        for (what, script, timeout, told) in [
+            ("fails", "echo no luck >&2; exit 3", 60, "no luck"),
+            ("hangs", "sleep 3456 & sleep 3456", 1, "did not end within 1 s"),
         ] {
-            add(node, stage, script, 1);
+            add(node, stage, script, timeout);
             let config = config(node, &format!("{what}{number}"), "sleep 1000");
             let id = cri.create(&pod, &pod_config, &config).await.unwrap();
             let error = cri.start(&id).await.unwrap_err();
