@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tripod_engine::isolator::CgroupConfig;
-use tripod_image_service::{Limits, Timeouts};
+use tripod_image_service::{Limits, Ranges, Timeouts};
 use tripod_network::NetworkConfig;
 
 use crate::telemetry;
@@ -76,6 +76,8 @@ pub struct ImageConfig {
     pub limits: Limits,
     /// How long to wait for registries.
     pub timeouts: Timeouts,
+    /// Big blobs over several connections.
+    pub ranges: Ranges,
 }
 
 /// Settings of the process that holds a pod.
@@ -148,6 +150,7 @@ impl Default for ImageConfig {
             pinned: service.pinned,
             limits: service.limits,
             timeouts: service.timeouts,
+            ranges: service.ranges,
         }
     }
 }
@@ -285,6 +288,12 @@ impl Config {
         if self.image.parallel_layers == 0 {
             return Err(Wrong::new("image.parallel_layers", "0 is too few; it must be at least 1"));
         }
+        if self.image.ranges.connections == 0 {
+            return Err(Wrong::new("image.ranges.connections", "0 is too few; 1 is for one connection a blob"));
+        }
+        if self.image.ranges.piece_bytes < 64 << 10 {
+            return Err(Wrong::new("image.ranges.piece_bytes", "it must be at least 65536"));
+        }
         if !self.hooks_dir.as_os_str().is_empty() && !self.hooks_dir.is_absolute() {
             return Err(Wrong::new("hooks_dir", format!("{} is not an absolute path", self.hooks_dir.display())));
         }
@@ -296,7 +305,7 @@ impl Config {
 
     /// The settings of the image service.
     pub(crate) fn image_service(&self) -> tripod_image_service::Config {
-        let ImageConfig { certs_dir, parallel_layers, keep_partial_seconds, pinned, limits, timeouts } =
+        let ImageConfig { certs_dir, parallel_layers, keep_partial_seconds, pinned, limits, timeouts, ranges } =
             self.image.clone();
         let root = self.root.clone();
         tripod_image_service::Config {
@@ -307,6 +316,7 @@ impl Config {
             pinned,
             limits,
             timeouts,
+            ranges,
             proxies: tripod_image_service::Proxies::from_env(),
         }
     }

@@ -25,6 +25,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long to wait for registries.
     pub timeouts: Timeouts,
+    /// Big blobs over several connections.
+    pub ranges: Ranges,
     /// Proxies on the way to registries; the environment's to say, not a file's.
     #[serde(skip)]
     pub proxies: Proxies,
@@ -40,6 +42,7 @@ impl Default for Config {
             pinned: Vec::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            ranges: Ranges::default(),
             proxies: Proxies::default(),
         }
     }
@@ -101,6 +104,32 @@ impl Default for Timeouts {
             attempts: 5,
             backoff_milliseconds: 300,
         }
+    }
+}
+
+/// Big blobs over several connections: where one connection brings less than can be unpacked, and the registry sends
+/// parts of a blob, pieces of it are fetched side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ranges {
+    /// Connections for one blob; 1 is never more than one.
+    pub connections: usize,
+    /// Bytes of a piece.
+    pub piece_bytes: u64,
+    /// Bytes of all pieces of all blobs that are on their way at the same time.
+    pub memory_bytes: u64,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self { connections: 4, piece_bytes: 4 << 20, memory_bytes: 48 << 20 }
+    }
+}
+
+impl Ranges {
+    /// Pieces that may be in memory.
+    pub(crate) fn pieces(&self) -> usize {
+        usize::try_from(self.memory_bytes / self.piece_bytes.max(1)).unwrap_or(usize::MAX).min(1024)
     }
 }
 

@@ -18,6 +18,7 @@ mod layout;
 mod load;
 mod manifest;
 mod overlay;
+mod platform;
 mod progress;
 mod pull;
 mod reference;
@@ -31,7 +32,7 @@ mod trash;
 mod unpack;
 
 pub use catalog::Removed;
-pub use config::{Config, Limits, Timeouts};
+pub use config::{Config, Limits, Ranges, Timeouts};
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use image::{Image, ImageUser};
 pub use load::LoadRequest;

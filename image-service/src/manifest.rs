@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::digest::Digest;
+use crate::{digest::Digest, platform::Platform};
 
 /// What is wrong with a manifest, an index or a configuration.
 #[derive(Debug, Error)]
@@ -49,84 +49,6 @@ pub(crate) struct Descriptor {
     pub platform: Option<Platform>,
     #[serde(default)]
     pub annotations: Option<BTreeMap<String, String>>,
-}
-
-/// What an image of an index runs on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Platform {
-    #[serde(default)]
-    pub os: String,
-    #[serde(default)]
-    pub architecture: String,
-    #[serde(default)]
-    pub variant: Option<String>,
-}
-
-impl Platform {
-    /// The platform of this process.
-    pub(crate) fn host() -> Self {
-        let (architecture, variant) = match std::env::consts::ARCH {
-            "x86_64" => ("amd64", None),
-            "x86" => ("386", None),
-            "aarch64" => ("arm64", Some("v8")),
-            "arm" => ("arm", Some("v7")),
-            "powerpc64" if cfg!(target_endian = "little") => ("ppc64le", None),
-            "loongarch64" => ("loong64", None),
-            other => (other, None),
-        };
-        Self { os: "linux".into(), architecture: architecture.into(), variant: variant.map(str::to_owned) }
-    }
-
-    /// How well an image fits, less is better; `None` if it does not run here.
-    pub(crate) fn fit(&self, image: &Self) -> Option<u32> {
-        if image.os != self.os || image.architecture != self.architecture {
-            return None;
-        }
-        let variant = |platform: &Self| platform.variant.clone().filter(|variant| !variant.is_empty());
-        let number = |variant: Option<String>, default| match variant {
-            None => Some(default),
-            Some(variant) => variant.strip_prefix('v').and_then(|number| number.parse::<u32>().ok()),
-        };
-        // What an image without a variant is built for.
-        let default = match self.architecture.as_str() {
-            "arm" => 7,
-            "arm64" => 8,
-            _ => 1,
-        };
-        let (here, image) = (number(variant(self), default)?, number(variant(image), default)?);
-        (image <= here).then(|| here - image)
-    }
-}
-
-impl std::str::FromStr for Platform {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let (os, architecture, variant) = match parts[..] {
-            [os, architecture] => (os, architecture, None),
-            [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
-            _ => {
-                return Err(format!(
-                    "{text:?} is no platform: expected OS/ARCHITECTURE, as linux/arm64, or a variant behind"
-                ));
-            }
-        };
-        if parts.iter().any(|part| part.is_empty()) {
-            return Err(format!("{text:?} is no platform: a part of it is empty"));
-        }
-        Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant })
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match &self.variant {
-            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// One image.
@@ -217,32 +139,6 @@ fn is_layer_type(layer: &Descriptor) -> bool {
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     );
     known && matches!(compression, None | Some("gzip" | "zstd"))
-}
-
-/// The entry of an index that runs here best, the first among equals. Attestations and entries without a platform are
-/// taken only if there is nothing else to choose from.
-pub(crate) fn choose<'a>(manifests: &'a [Descriptor], host: &Platform) -> Result<&'a Descriptor, ManifestError> {
-    let attestation = |descriptor: &Descriptor| {
-        let annotations = descriptor.annotations.as_ref();
-        annotations.is_some_and(|annotations| annotations.contains_key("vnd.docker.reference.type"))
-    };
-    let images: Vec<&Descriptor> = manifests.iter().filter(|descriptor| !attestation(descriptor)).collect();
-    let fit = |descriptor: &&Descriptor| host.fit(descriptor.platform.as_ref()?);
-    let fitting = images.iter().filter_map(|descriptor| Some((fit(descriptor)?, *descriptor)));
-    if let Some((_, descriptor)) = fitting.min_by_key(|(fit, _)| *fit) {
-        return Ok(descriptor);
-    }
-    if let [only] = images[..]
-        && only.platform.as_ref().is_none_or(|platform| platform.architecture.is_empty())
-    {
-        return Ok(only);
-    }
-    let mut offered: Vec<String> =
-        images.iter().map(|image| image.platform.as_ref().map_or("?".to_owned(), ToString::to_string)).collect();
-    offered.dedup();
-    offered.truncate(12);
-    let offered = if offered.is_empty() { "nothing".to_owned() } else { offered.join(", ") };
-    Err(ManifestError::Platform { wanted: host.to_string(), offered })
 }
 
 /// An image's configuration.

@@ -13,7 +13,8 @@ use crate::{
     error::manifest_kind,
     fetch::blocking,
     flight::Ticket,
-    manifest::{ConfigFile, Document, Manifest, Platform, choose},
+    manifest::{ConfigFile, Document, Manifest},
+    platform::{Platform, choose},
     progress::{LayerMeter, PullMeter, PullProgress},
     reference::Reference,
     registry::{Resolved, Session, auth::RegistryAuth},
@@ -22,6 +23,8 @@ use crate::{
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 4;
+/// Indexes that are looked into for one image.
+const MAX_INDEXES: usize = 16;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What to pull, for whom, and who watches.
@@ -134,7 +137,9 @@ async fn documents(inner: &Inner, session: &Session, reference: &Reference, pins
     let top = resolved.digest.clone();
     let mut blobs = Vec::new();
     let bad = |step: String| move |error| Error::with(manifest_kind(&error), step, error);
-    let mut depth = 0;
+    // The next to look into is the last; each with how deep it lies.
+    let mut candidates: Vec<(usize, Digest)> = Vec::new();
+    let (mut depth, mut indexes) = (0, 0);
     let manifest = loop {
         pins.add(std::slice::from_ref(&resolved.digest));
         blobs.push((resolved.digest.clone(), resolved.bytes.len() as u64));
@@ -146,10 +151,26 @@ async fn documents(inner: &Inner, session: &Session, reference: &Reference, pins
             Document::Index(_) if depth == MAX_DEPTH => {
                 return Err(Error::new(Kind::Internal, format!("{step}: indexes are nested deeper than {MAX_DEPTH}")));
             }
+            Document::Index(_) if indexes == MAX_INDEXES => {
+                let message = format!("{step}: it has more than {MAX_INDEXES} indexes, and no image for this host yet");
+                return Err(Error::new(Kind::Internal, message));
+            }
             Document::Index(manifests) => {
-                depth += 1;
-                let chosen = choose(&manifests, &Platform::host()).map_err(bad(step))?;
-                resolved = by_digest(inner, session, &chosen.digest).await?;
+                indexes += 1;
+                let refused = match choose(&manifests, Platform::host()) {
+                    Ok(chosen) => {
+                        let chosen = chosen.into_iter().take(MAX_INDEXES).collect::<Vec<_>>();
+                        let chosen = chosen.into_iter().rev().map(|descriptor| descriptor.digest.clone());
+                        candidates.extend(chosen.map(|digest| (depth + 1, digest)));
+                        None
+                    }
+                    Err(error) => Some(bad(step)(error)),
+                };
+                let Some((deeper, next)) = candidates.pop() else {
+                    return Err(refused.unwrap_or_else(|| Error::new(Kind::NotFound, "the index is empty")));
+                };
+                depth = deeper;
+                resolved = by_digest(inner, session, &next).await?;
             }
         }
     };

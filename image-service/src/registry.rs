@@ -11,17 +11,20 @@ pub(crate) mod download;
 mod error;
 pub(crate) mod hosts;
 pub(crate) mod proxies;
+mod ranges;
 mod session;
 mod tls;
 mod token;
 
 use std::{path::PathBuf, sync::Arc};
 
+use tokio::sync::Semaphore;
+
 pub(crate) use error::{Problem, RegistryError};
 pub(crate) use session::{Resolved, Session};
 
 use crate::{
-    config::{Config, Limits, Timeouts},
+    config::{Config, Limits, Ranges, Timeouts},
     reference::Reference,
 };
 
@@ -31,13 +34,23 @@ pub(crate) struct Registries {
     certs_dir: PathBuf,
     timeouts: Timeouts,
     limits: Limits,
+    ranges: Ranges,
+    /// One for each piece of a blob that is in memory.
+    pieces: Arc<Semaphore>,
     clients: tls::Clients,
 }
 
 impl Registries {
     pub(crate) fn new(config: &Config) -> Self {
         let clients = tls::Clients::new(config.timeouts.connect(), config.proxies.clone());
-        Self { certs_dir: config.certs_dir.clone(), timeouts: config.timeouts, limits: config.limits, clients }
+        Self {
+            certs_dir: config.certs_dir.clone(),
+            timeouts: config.timeouts,
+            limits: config.limits,
+            ranges: config.ranges,
+            pieces: Arc::new(Semaphore::new(config.ranges.pieces())),
+            clients,
+        }
     }
 
     /// Begins a pull.

@@ -81,6 +81,13 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("image.timeouts.stall_seconds", "After this time with less than minimum_rate a download counts as stuck."),
     ("image.timeouts.minimum_rate", "Bytes per second."),
     ("image.timeouts.attempts", "Tries of a request, or of a download that makes no progress."),
+    (
+        "image.ranges",
+        "Big blobs over several connections, where one is slower than what is unpacked and the registry sends parts.",
+    ),
+    ("image.ranges.connections", "Connections for one blob; 1 is never more than one."),
+    ("image.ranges.piece_bytes", "Bytes of a piece."),
+    ("image.ranges.memory_bytes", "Bytes of all pieces of all blobs that are on their way at the same time."),
     ("image.timeouts.backoff_milliseconds", "Wait before the second try; doubles with each further one, up to 10 s."),
     ("network", "Pod networks."),
     (

@@ -91,6 +91,8 @@ fn values_that_cannot_work_are_refused() {
         ("root = \"rel\"", "root"),
         ("hooks_dir = \"rel\"", "hooks_dir"),
         ("[image]\nparallel_layers = 0", "image.parallel_layers"),
+        ("[image.ranges]\nconnections = 0", "image.ranges.connections"),
+        ("[image.ranges]\npiece_bytes = 1", "image.ranges.piece_bytes"),
         ("[log]\nlevel = \"tripod=loudly\"", "log.level"),
     ] {
         let error = parse(text).unwrap().checked().unwrap_err().to_string();

@@ -13,7 +13,8 @@ use crate::{
     catalog::Pins,
     digest::Digest,
     layers::Layer,
-    manifest::{ConfigFile, Descriptor, Document, Manifest, ManifestError, Platform, choose},
+    manifest::{ConfigFile, Descriptor, Document, Manifest, ManifestError},
+    platform::{Platform, choose},
     pull::record_of,
     reference::Reference,
     service::Inner,
@@ -196,7 +197,7 @@ impl Reader<'_> {
         let config = ConfigFile::parse(&bytes, manifest).map_err(wrong)?;
         if let Some(wanted) = self.platform {
             let offered: Platform = json(path, &bytes)?;
-            if wanted.fit(&offered).is_none() {
+            if !wanted.is_met_by(&offered) {
                 let (wanted, offered) = (wanted.to_string(), offered.to_string());
                 return Err(wrong(ManifestError::Platform { wanted, offered }));
             }
@@ -257,7 +258,7 @@ impl Reader<'_> {
 
     fn choose(&self, path: &[u8], all: &[Descriptor]) -> Result<Descriptor, LoadError> {
         let host = Platform::host();
-        let chosen = choose(all, self.platform.unwrap_or(&host)).cloned();
+        let chosen = choose(all, self.platform.unwrap_or(host)).map(|chosen| chosen[0].clone());
         chosen.map_err(|source| LoadError::Manifest { entry: shown(path), source })
     }
 }

@@ -66,32 +66,6 @@ fn says_what_is_wrong() {
 }
 
 #[test]
-fn chooses_the_platform() {
-    let amd64 = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
-    let arm = Platform { os: "linux".into(), architecture: "arm".into(), variant: Some("v7".into()) };
-    let mut attestation = entry("att", "unknown", "unknown", None);
-    attestation.annotations =
-        Some([("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned())].into());
-    let list = [
-        entry("v5", "linux", "arm", Some("v5")),
-        entry("v6", "linux", "arm", Some("v6")),
-        entry("v8", "linux", "arm", Some("v8")),
-        entry("v3", "linux", "amd64", Some("v3")),
-        entry("windows", "windows", "amd64", None),
-        entry("amd64", "linux", "amd64", None),
-        attestation.clone(),
-    ];
-    assert_eq!(choose(&list, &amd64).unwrap().digest, digest("amd64"));
-    assert_eq!(choose(&list, &arm).unwrap().digest, digest("v6"));
-    let message = choose(&list[..3], &amd64).unwrap_err().to_string();
-    assert!(message.contains("linux/amd64") && message.contains("linux/arm/v5"), "{message}");
-    let mut bare = entry("bare", "", "", None);
-    bare.platform = None;
-    assert_eq!(choose(&[bare, attestation], &amd64).unwrap().digest, digest("bare"));
-    assert!(choose(&[], &amd64).is_err());
-}
-
-#[test]
 fn reads_configurations() {
     let manifest = Manifest { config: entry("c", "", "", None), layers: vec![entry("l", "", "", None)] };
     let good = serde_json::json!({

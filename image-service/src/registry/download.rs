@@ -1,9 +1,12 @@
 //! Downloading a layer: a stream of bytes that survives broken connections.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use bytes::Bytes;
-use reqwest::{Method, Response, StatusCode, header::CONTENT_RANGE};
+use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 
 use super::{
@@ -11,6 +14,7 @@ use super::{
     body::{Body, BodyError},
     error::{Problem, RegistryError},
     hosts::authority,
+    ranges::{End, Pace, content_range, offers_ranges},
     session::Session,
 };
 use crate::manifest::Descriptor;
@@ -31,15 +35,29 @@ impl Session {
         let what = format!("cannot download the layer {}", blob.digest);
         let path = format!("blobs/{}", blob.digest);
         let (mut offset, mut failures, mut mark) = (0, 0, 0);
-        while offset < blob.size || offset == 0 {
+        let mut pace = Pace::default();
+        'connections: while offset < blob.size || offset == 0 {
             let ask = Ask { from: offset, ..Ask::new(&Method::GET, &path) };
             let (place, response) = self.first(&ask, &what, false).await?;
             self.note_served(&blob.digest, place);
             let host = authority(response.url());
             let failed = |problem| RegistryError { what: what.clone(), host: host.clone(), problem };
             let mut skip = begins_at(&response, offset).map_err(failed)?;
+            let ranges = offers_ranges(&response);
             let mut body = Body::new(response, (blob.size - offset).saturating_add(skip), timeouts);
             let error = loop {
+                if ranges && self.has_room() && pace.wants_pieces(&self.registries.ranges, blob.size - offset) {
+                    // The rest of this answer is dropped with it.
+                    drop(body);
+                    let end = self.pieces(blob, &mut offset, sink, done, &pace).await;
+                    tracing::debug!(blob = %blob.digest, offset, ?end, "pieces were fetched side by side");
+                    if end == End::Abandoned {
+                        return Err(failed(Problem::Abandoned));
+                    }
+                    pace.back(end);
+                    continue 'connections;
+                }
+                let begin = Instant::now();
                 let mut chunk = match body.chunk().await {
                     Ok(Some(chunk)) => chunk,
                     Ok(None) => break None,
@@ -52,11 +70,14 @@ impl Session {
                 if chunk.is_empty() {
                     continue;
                 }
-                offset += chunk.len() as u64;
+                let (length, network) = (chunk.len(), begin.elapsed());
+                offset += length as u64;
                 done.store(offset, Ordering::Relaxed);
+                let begin = Instant::now();
                 if sink.send(chunk).await.is_err() {
                     return Err(failed(Problem::Abandoned));
                 }
+                pace.count(length, network, begin.elapsed());
             };
             if matches!(error, Some(BodyError::TooLarge)) {
                 let problem = Problem::Length { got: offset.max(blob.size + 1), expected: blob.size };
@@ -88,10 +109,10 @@ fn begins_at(response: &Response, offset: u64) -> Result<u64, Problem> {
     if offset == 0 || response.status() != StatusCode::PARTIAL_CONTENT {
         return Ok(offset);
     }
-    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
-    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
-    match start {
-        Some(start) if start <= offset => Ok(offset - start),
-        _ => Err(Problem::Protocol("the registry sent another range than the one asked for".into())),
+    match content_range(response) {
+        Some((start, _)) if start <= offset => Ok(offset - start),
+        _ => Err(Problem::Protocol(
+            "another range came than was asked for: the registry, or a proxy before it, is set up wrongly".into(),
+        )),
     }
 }

@@ -41,6 +41,8 @@ pub enum Reply {
     Break(u16, Vec<(&'static str, String)>, usize, Vec<u8>),
     /// One byte after the other, with a pause between.
     Drip(Vec<u8>, Duration),
+    /// So many bytes at once, with a pause before each.
+    Slow(u16, Vec<(&'static str, String)>, Vec<u8>, usize, Duration),
     Endless,
     Never,
 }
@@ -124,14 +126,20 @@ pub fn serve(image: &Image, seen: &Seen) -> Reply {
     let wanted = seen.path.rsplit('/').next().unwrap();
     let blob = image.blobs().into_iter().find(|(digest, _)| digest.to_string() == wanted);
     let Some((_, blob)) = blob else { return Reply::status(404) };
-    match seen.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok())
-    {
-        None => Reply::ok(&blob),
-        Some(from) => {
-            let range = format!("bytes {from}-{}/{}", blob.len() - 1, blob.len());
-            Reply::Answer(206, vec![("content-range", range)], blob[from..].to_vec())
+    let ranges = ("accept-ranges", "bytes".to_owned());
+    match range(seen, blob.len()) {
+        None => Reply::Answer(200, vec![ranges], blob),
+        Some((from, to)) => {
+            let range = format!("bytes {from}-{to}/{}", blob.len());
+            Reply::Answer(206, vec![ranges, ("content-range", range)], blob[from..=to].to_vec())
         }
     }
+}
+
+/// First and last byte that are asked for.
+pub fn range(seen: &Seen, length: usize) -> Option<(usize, usize)> {
+    let (from, to) = seen.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+    Some((from.parse().unwrap(), if to.is_empty() { length - 1 } else { to.parse().unwrap() }))
 }
 
 async fn answer(
@@ -170,6 +178,15 @@ async fn answer(
                 Ok(Frame::data(Bytes::from(vec![byte])))
             });
             (200, headers, StreamBody::new(drops).boxed_unsync())
+        }
+        Reply::Slow(status, mut headers, bytes, size, pause) => {
+            headers.push(("content-length", bytes.len().to_string()));
+            let chunks: Vec<Bytes> = bytes.chunks(size).map(Bytes::copy_from_slice).collect();
+            let chunks = stream::iter(chunks).then(move |chunk| async move {
+                tokio::time::sleep(pause).await;
+                Ok(Frame::data(chunk))
+            });
+            (status, headers, StreamBody::new(chunks).boxed_unsync())
         }
         Reply::Endless => {
             let chunk = Bytes::from(vec![b' '; 64 << 10]);
