@@ -20,6 +20,23 @@ pub(crate) fn read(layout: &Layout, digest: &Digest) -> Option<Vec<u8>> {
     std::fs::read(path(layout, digest)).ok().filter(|bytes| digest.matches(bytes))
 }
 
+/// How a blob is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlobState {
+    Good,
+    Missing,
+    /// Other bytes than those that its digest is of.
+    Wrong,
+}
+
+pub(crate) fn state(layout: &Layout, digest: &Digest) -> BlobState {
+    match read(layout, digest) {
+        Some(_) => BlobState::Good,
+        None if path(layout, digest).exists() => BlobState::Wrong,
+        None => BlobState::Missing,
+    }
+}
+
 /// Stores bytes that have this digest, unless they are there already.
 pub(crate) fn write(layout: &Layout, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
     let path = path(layout, digest);

@@ -90,14 +90,34 @@ impl Fetcher {
             meter.set(LayerState::Done);
             return Ok(Arc::clone(layer));
         }
-        let io = |step: &'static str| move |error| Error::io(format!("cannot {step} for a layer"), error);
-        let (staging, unpacked) = loop {
+        let (staging, unpacked) = self.stage(session, blob, diff_id, meter).await?;
+        let layer = Layer::new(diff_id.clone(), unpacked, &self.boot);
+        let layout = self.layout.clone();
+        let layer = blocking(move || staging.install(&layout, &layer).map(|()| layer)).await?;
+        let layer = Arc::new(layer.map_err(|error| Error::io("cannot move a layer into place", error))?);
+        let mut state = self.catalog.state();
+        state.layers.insert(diff_id.clone(), Arc::clone(&layer));
+        state.kept.insert(diff_id.clone(), Instant::now() + self.keep);
+        drop(state);
+        meter.set(LayerState::Done);
+        Ok(layer)
+    }
+
+    /// From the registry into a staging folder, by another host if one has it wrong.
+    pub(crate) async fn stage(
+        &self,
+        session: &Session,
+        blob: &Descriptor,
+        diff_id: &Digest,
+        meter: &LayerMeter,
+    ) -> Result<(Staging, Unpacked)> {
+        loop {
             let (layout, trash) = (self.layout.clone(), self.trash.clone());
-            let staging =
-                blocking(move || Staging::new(&layout, &trash)).await?.map_err(io("make a staging folder"))?;
+            let staging = blocking(move || Staging::new(&layout, &trash)).await?;
+            let staging = staging.map_err(|error| Error::io("cannot make a staging folder for a layer", error))?;
             meter.set(LayerState::Downloading);
             match self.transfer(session, blob, diff_id, meter, staging).await {
-                Ok(done) => break done,
+                Ok(done) => return Ok(done),
                 // A mirror that is corrupt is no reason to fail while there is another host that may have it right.
                 Err(Failure::Corrupt(error)) if session.distrust_senders(&blob.digest) => {
                     tracing::warn!(%error, "another host is asked for a layer");
@@ -105,17 +125,7 @@ impl Fetcher {
                 }
                 Err(Failure::Corrupt(error) | Failure::Other(error)) => return Err(error),
             }
-        };
-        let layer = Layer::new(diff_id.clone(), unpacked, &self.boot);
-        let layout = self.layout.clone();
-        let layer = blocking(move || staging.install(&layout, &layer).map(|()| layer)).await?;
-        let layer = Arc::new(layer.map_err(io("move it into place"))?);
-        let mut state = self.catalog.state();
-        state.layers.insert(diff_id.clone(), Arc::clone(&layer));
-        state.kept.insert(diff_id.clone(), Instant::now() + self.keep);
-        drop(state);
-        meter.set(LayerState::Done);
-        Ok(layer)
+        }
     }
 
     /// From the registry into the staging folder.
@@ -190,7 +200,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Unpacks a layer and keeps the skeleton of its archive. Gives the archive's digest, too.
+/// Unpacks a layer, keeps the skeleton of its archive, and makes the record of its files. Gives the archive's digest, too.
 pub(crate) fn unpack_into(
     staging: &Staging,
     stream: TarStream,
@@ -199,9 +209,13 @@ pub(crate) fn unpack_into(
     let failed =
         |source| UnpackError::Write { step: "keep the archive's skeleton in", path: "skeleton.zst".into(), source };
     let recorder = Recorder::new(staging.folder()).map_err(failed)?;
-    let (unpacked, stream) = unpack_recorded(Tap::new(stream, recorder), &staging.fs(), &staging.discard(), limits)?;
+    let (mut unpacked, stream) =
+        unpack_recorded(Tap::new(stream, recorder), &staging.fs(), &staging.discard(), limits)?;
     let stream = stream.finish(staging.folder()).map_err(failed)?.map_err(UnpackError::Read)?;
-    Ok((unpacked, stream.finish().map_err(UnpackError::Read)?))
+    let digest = stream.finish().map_err(UnpackError::Read)?;
+    let failed = |source| UnpackError::Write { step: "record", path: "its files".into(), source };
+    staging.record(&mut unpacked).map_err(failed)?;
+    Ok((unpacked, digest))
 }
 
 /// Runs something that blocks on disk.

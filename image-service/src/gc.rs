@@ -12,7 +12,7 @@ use std::{
 use tripod_engine::{Error, Kind};
 
 use crate::{
-    content,
+    check, content,
     digest::Digest,
     fetch::blocking,
     progress::LayerMeter,
@@ -58,6 +58,7 @@ pub(crate) async fn sweep(inner: &Arc<Inner>) {
     let inner = Arc::clone(inner);
     let done = blocking(move || {
         remove_blobs(&inner)?;
+        check::clear_retired(&inner)?;
         inner.fetcher.trash.empty()
     });
     match done.await {

@@ -1,25 +1,31 @@
-//! Unpacked layers on disk: `layers/HEX/fs`, what is known of it in `layers/HEX/layer.json`, and what is left of its
-//! archive in `layers/HEX/skeleton.zst`.
+//! Unpacked layers on disk: `layers/HEX/fs`, what is known of it in `layers/HEX/layer.json`, what is left of its archive
+//! in `layers/HEX/skeleton.zst`, and the record of its files in `layers/HEX/files`.
 //!
 //! A layer is moved into place when it is complete, but not synced. Its record carries the boot under which it was
 //! unpacked until a sync is recorded: the same boot trusts it, a later one only without that mark, because after a
 //! power failure files may be empty that were written.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
+use tripod_engine::ContainerId;
 
 use crate::{
     digest::Digest,
     layout::{Layout, write_whole},
+    record,
     trash::Trash,
     unpack::Unpacked,
 };
 
 const RECORD: &str = "layer.json";
+/// The record of its files.
+pub(crate) const FILES: &str = "files";
 const VERSION: u32 = 1;
 
 /// What is known of an unpacked layer.
@@ -80,6 +86,11 @@ impl Staging {
         self.path.join("discard")
     }
 
+    /// Writes the record of its files, which a check will hold them against.
+    pub(crate) fn record(&self, unpacked: &mut Unpacked) -> io::Result<()> {
+        record::write(&self.fs(), &self.path.join(FILES), &std::mem::take(&mut unpacked.contents))
+    }
+
     /// Moves it into place. Something that is there already is unknown to the catalog, so it is rubbish.
     pub(crate) fn install(self, layout: &Layout, layer: &Layer) -> io::Result<()> {
         self.trash.take(&self.discard())?;
@@ -87,6 +98,22 @@ impl Staging {
         let target = layout.layer(&layer.diff_id);
         self.trash.take(&target)?;
         std::fs::rename(&self.path, target)
+    }
+
+    /// Puts it in place of a layer that is there, in one step. The old files are kept aside while one of `holders`, which
+    /// have them mounted, is left.
+    pub(crate) fn replace(self, layout: &Layout, layer: &Layer, holders: &BTreeSet<ContainerId>) -> io::Result<()> {
+        self.trash.take(&self.discard())?;
+        layer.write(&self.path, &layout.staging())?;
+        let target = layout.layer(&layer.diff_id);
+        if !target.exists() {
+            return std::fs::rename(&self.path, target);
+        }
+        // The list first: after a crash at any point the old files are either in place or on it.
+        let aside = layout.retired().join(crate::trash::unique());
+        write_whole(&aside.with_extension("json"), &serde_json::to_vec(holders)?, &layout.staging())?;
+        std::fs::rename(&self.path, &aside)?;
+        Ok(renameat_with(CWD, &aside, CWD, &target, RenameFlags::EXCHANGE)?)
     }
 }
 

@@ -23,7 +23,15 @@ impl Layout {
     pub(crate) fn create(&self) -> io::Result<()> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        let folders = [self.blobs(), self.layers(), self.containers(), self.staging(), self.trash(), self.empty()];
+        let folders = [
+            self.blobs(),
+            self.layers(),
+            self.containers(),
+            self.staging(),
+            self.retired(),
+            self.trash(),
+            self.empty(),
+        ];
         folders.iter().try_for_each(|folder| builder.create(folder))
     }
 
@@ -55,6 +63,11 @@ impl Layout {
 
     pub(crate) fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    /// Layers that were replaced while containers have them mounted.
+    pub(crate) fn retired(&self) -> PathBuf {
+        self.root.join("retired")
     }
 
     pub(crate) fn trash(&self) -> PathBuf {

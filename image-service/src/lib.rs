@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod catalog;
+mod check;
 mod config;
 mod content;
 mod digest;
@@ -21,6 +22,7 @@ mod overlay;
 mod platform;
 mod progress;
 mod pull;
+mod record;
 mod reference;
 mod registry;
 mod save;
@@ -32,7 +34,9 @@ mod trash;
 mod unpack;
 
 pub use catalog::Removed;
+pub use check::{CheckEvent, CheckRequest, CheckSummary, Problem};
 pub use config::{Config, Limits, Ranges, Timeouts};
+pub use config::{Config, Limits, Timeouts};
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use image::{Image, ImageUser};
 pub use load::LoadRequest;

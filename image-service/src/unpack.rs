@@ -19,6 +19,8 @@ pub(crate) use extract::unpack;
 pub(crate) use extract::unpack_recorded;
 pub(crate) use stream::{TarStream, chunks};
 
+use crate::record::Contents;
+
 /// How names begin that say what a layer takes away.
 const WHITEOUT: &[u8] = b".wh.";
 
@@ -91,6 +93,9 @@ pub(crate) struct Unpacked {
     pub disk_bytes: u64,
     /// Files, folders and links.
     pub inodes: u64,
+    /// What its record is made from.
+    #[serde(skip)]
+    pub contents: Contents,
 }
 
 /// Mode and owner of a root folder.

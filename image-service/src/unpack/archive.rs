@@ -100,6 +100,11 @@ impl<R: BufRead> Archive<R> {
         Ok(&piece[..count])
     }
 
+    /// Bytes of the entry's content that were not consumed yet.
+    pub(super) fn remaining(&self) -> u64 {
+        self.content
+    }
+
     pub(crate) fn consume(&mut self, count: usize) {
         self.content -= count as u64;
         self.reader.consume(count);

@@ -13,7 +13,7 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
-        ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek, symlinkat, utimensat,
+        fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek, symlinkat, utimensat,
     },
     io::Errno,
 };
@@ -24,7 +24,7 @@ use super::{
     attributes::{Attributes, allowed, gid, ignore_unsupported, times, uid},
     tree::{Tree, below, clean, hide_below, magic, open_root, split},
 };
-use crate::{config::Limits, skeleton::Tap};
+use crate::{config::Limits, record::ContentHash, skeleton::Tap};
 
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What AUFS kept in layers for itself.
@@ -37,6 +37,8 @@ struct Extraction<'a, R> {
     umask: u32,
     folders: BTreeMap<Vec<u8>, Attributes>,
     result: Unpacked,
+    /// Of the content that is being written.
+    hash: ContentHash,
 }
 
 /// Unpacks an archive into `root`. Folders that the archive itself replaces are moved to `discard`. Gives back the
@@ -69,6 +71,7 @@ pub(crate) fn unpack_recorded<R: BufRead>(
         umask: umask(),
         folders: BTreeMap::new(),
         result: Unpacked::default(),
+        hash: ContentHash::default(),
     };
     let outcome = extraction.run();
     match outcome {
@@ -78,6 +81,10 @@ pub(crate) fn unpack_recorded<R: BufRead>(
         }
         Err(error) => Err(error),
     }
+}
+
+fn inode(file: &OwnedFd, path: &[u8]) -> Result<u64, UnpackError> {
+    Ok(fstat(file).map_err(|error| UnpackError::write("look at", path, error))?.st_ino)
 }
 
 /// The process's umask, without changing it.
@@ -94,6 +101,7 @@ impl<R: BufRead> Extraction<'_, R> {
             if self.result.inodes + self.tree.made > self.limits.layer_entries {
                 return Err(UnpackError::Limit { what: "entries", limit: self.limits.layer_entries });
             }
+            self.result.contents.attributes |= !entry.xattrs.is_empty();
             self.entry(&entry)?;
         }
         self.result.inodes += self.tree.made;
@@ -214,7 +222,12 @@ impl<R: BufRead> Extraction<'_, R> {
         let plain = entry.mode & 0o777;
         let file = self.place(parent, name, path, |parent| openat(parent, name, flags, Mode::from(plain)))?;
         let written = match sparse {
-            None => self.copy(&file, path, 0, u64::MAX)?,
+            None => {
+                self.hash = ContentHash::default();
+                let written = self.copy(&file, path, 0, u64::MAX)?;
+                self.result.contents.insert(inode(&file, path)?, std::mem::take(&mut self.hash).finish());
+                written
+            }
             Some((regions, whole)) => {
                 let failed = |error| UnpackError::write("make the holes of", path, error);
                 if whole > self.limits.layer_bytes {
@@ -225,6 +238,8 @@ impl<R: BufRead> Extraction<'_, R> {
                     seek(&file, SeekFrom::Start(*offset)).map_err(failed)?;
                     self.copy(&file, path, *offset, *length)?;
                 }
+                // Read for the record, holes and all; the number may be that of a file that was replaced.
+                self.result.contents.forget(inode(&file, path)?);
                 whole
             }
         };
@@ -254,6 +269,7 @@ impl<R: BufRead> Extraction<'_, R> {
         self.archive.reader().file(path, offset);
         let mut written = 0;
         while written < limit {
+            let left = self.archive.remaining();
             let content = self.archive.content()?;
             if content.is_empty() {
                 break;
@@ -263,6 +279,7 @@ impl<R: BufRead> Extraction<'_, R> {
                 Err(Errno::INTR) => continue,
                 count => count.map_err(|error| UnpackError::write("write", path, error))?,
             };
+            self.hash.update(&content[..count], count as u64 == left);
             self.archive.consume(count);
             written += count as u64;
         }
@@ -319,6 +336,8 @@ impl<R: BufRead> Extraction<'_, R> {
 
     /// `.wh.NAME` hides NAME of the layers below; `.wh..wh..opq` hides all that a folder has there.
     fn whiteout(&mut self, entry: &Entry, folder: &[u8], name: &[u8]) -> Result<(), UnpackError> {
+        // Some are attributes of folders, now or when a folder is made in their place.
+        self.result.contents.attributes = true;
         if name == OPAQUE {
             let folder = self.tree.dir(folder)?;
             return self.make_opaque(&folder.path);

@@ -5,6 +5,7 @@
 
 mod archives;
 mod bad_archives;
+mod check;
 mod compare;
 mod fake;
 mod faults;

@@ -62,7 +62,7 @@ async fn an_image_becomes_a_root_filesystem() {
     assert_eq!(count(&root.path().join("containers")), 0);
 }
 
-async fn settle(what: impl AsyncFn() -> bool) {
+pub async fn settle(what: impl AsyncFn() -> bool) {
     for _ in 0..1200 {
         if what().await {
             return;
@@ -296,7 +296,7 @@ impl Drop for Disk {
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
@@ -348,6 +348,7 @@ async fn pulls_removals_and_containers_at_the_same_time() {
         drop(overlay.provision(&pulled.id, &ContainerId::random(), None).await.unwrap());
         root.images.remove(&image.id()).await.unwrap();
     }
+    super::check::assert_sound(&root.images).await;
     overlay.recover(&Known::default()).await.unwrap();
     let path = root.path();
     let folders = ["layers", "containers", "staging", "trash", "content/blobs/sha256"];
