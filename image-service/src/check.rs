@@ -1,4 +1,5 @@
-//! Checking the whole store: blobs are hashed again, and every file of every layer is held against the layer's record.
+//! Checking the whole store: blobs are hashed again, every file of every layer is held against the layer's record, and
+//! each layer's archive is put together again where that can be done, which must give the layer's digest.
 //!
 //! Nothing waits for it: it holds no lock, and what it looks at is pinned meanwhile, so that nothing is collected under
 //! its eyes. It reads all that there is, one layer after the other.
@@ -21,6 +22,7 @@ use crate::{
     layers::FILES,
     registry::auth::RegistryAuth,
     service::{ImageService, Inner},
+    skeleton::{self, SkeletonError},
 };
 
 /// What to check.
@@ -233,7 +235,7 @@ async fn layer(inner: &Inner, digest: &Digest, images: &[String]) -> Result<(Vec
     if !inner.fetcher.catalog.state().layers.contains_key(digest) {
         return Ok((vec![problem(None, "is missing".into())], 0));
     }
-    let folder = inner.fetcher.layout.layer(digest);
+    let (folder, diff_id) = (inner.fetcher.layout.layer(digest), digest.clone());
     let compared = blocking(move || {
         let (fs, files) = (folder.join("fs"), folder.join(FILES));
         if !fs.is_dir() {
@@ -242,7 +244,19 @@ async fn layer(inner: &Inner, digest: &Digest, images: &[String]) -> Result<(Vec
         if !files.exists() {
             return Err("it has no record of its files".to_owned());
         }
-        compare::compare(&fs, &files).map_err(|error| format!("cannot be compared with its record: {error}"))
+        let differences =
+            compare::compare(&fs, &files).map_err(|error| format!("cannot be compared with its record: {error}"))?;
+        // The record says which file, the archive put together again says that there is nothing else.
+        if differences.count == 0 {
+            let archive = skeleton::Archive::open(&folder);
+            let restored = archive.and_then(|archive| archive.write(&diff_id, &mut std::io::sink()));
+            match restored {
+                // Content that a later entry of the same archive replaced is nowhere any more.
+                Err(SkeletonError::Absent | SkeletonError::Changed { .. }) => {}
+                restored => restored.map_err(|error| format!("does not give its archive back: {error}"))?,
+            }
+        }
+        Ok(differences)
     });
     match compared.await? {
         Err(what) => Ok((vec![problem(None, what)], 0)),

@@ -202,6 +202,11 @@ async fn blobs_and_whole_layers_are_fetched_again() {
     let (events, summary) = check(&root.images, repair()).await;
     assert_eq!(summary.repaired, 4, "{events:?}");
     assert_sound(&root.images).await;
+    std::fs::write(layer(0).join("skeleton.zst"), "nonsense").unwrap();
+    let (events, summary) = check(&root.images, repair()).await;
+    assert_eq!((summary.broken, summary.repaired), (1, 1), "{events:?}");
+    assert!(problems(&events)[0].1.contains("skeleton"), "{events:?}");
+    assert_sound(&root.images).await;
     // Only what was asked for is looked at.
     std::fs::remove_dir_all(layer(0).join("fs")).unwrap();
     let request = CheckRequest { images: vec![fake.name()], ..CheckRequest::default() };
