@@ -36,7 +36,6 @@ mod unpack;
 pub use catalog::Removed;
 pub use check::{CheckEvent, CheckRequest, CheckSummary, Problem};
 pub use config::{Config, Limits, Ranges, Timeouts};
-pub use config::{Config, Limits, Timeouts};
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use image::{Image, ImageUser};
 pub use load::LoadRequest;
