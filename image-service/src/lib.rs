@@ -3,6 +3,7 @@
 //! [`ImageService`] pulls images and keeps them; [`Overlay`] turns them into root filesystems for the engine. Layers are
 //! content-addressed, fetched once, unpacked once, and shared by all images and containers.
 #![forbid(unsafe_code)]
+#![allow(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`")]
 
 mod catalog;
 mod check;
@@ -12,6 +13,8 @@ mod digest;
 mod error;
 mod fetch;
 mod flight;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gc;
 mod image;
 mod layers;

@@ -14,7 +14,7 @@ use std::{ffi::OsString, io, os::unix::ffi::OsStringExt};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use extract::unpack;
 pub(crate) use extract::unpack_recorded;
 pub(crate) use stream::{TarStream, chunks};

@@ -43,7 +43,7 @@ struct Extraction<'a, R> {
 
 /// Unpacks an archive into `root`. Folders that the archive itself replaces are moved to `discard`. Gives back the
 /// stream, which may have more after the archive's end.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn unpack<R: BufRead>(
     stream: R,
     root: &Path,

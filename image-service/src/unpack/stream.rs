@@ -14,6 +14,8 @@ use crate::digest::{Algorithm, Digest, Hasher};
 const CHUNK: usize = 256 << 10;
 /// Chunks between the two threads: enough to even out small files, little enough to stay in the cache.
 const CHUNKS: usize = 6;
+/// Bits of the window that a zstd frame may want: 128 MiB, as much as `zstd -d` gives without being asked.
+const MAX_WINDOW: u32 = 27;
 
 /// Downloaded bytes, hashed as they pass.
 struct Blob {
@@ -99,7 +101,9 @@ fn decompress(blob: &mut Blob, sink: &SyncSender<io::Result<Vec<u8>>>, used: &Re
         [0x1f, 0x8b, ..] => copy(MultiGzDecoder::new(blob), sink, used),
         // A frame, or one that is to be skipped.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-            copy(zstd::stream::read::Decoder::with_buffer(blob)?, sink, used)
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
+            decoder.window_log_max(MAX_WINDOW)?;
+            copy(decoder, sink, used)
         }
         [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', b'X', ..] => Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -213,3 +217,6 @@ pub(crate) fn chunks(
         TarStream { source: chunks, back, current: Vec::new(), position: 0, hasher: Hasher::new(tar), left: limit };
     (Decompressor { blob, sink, used }, stream)
 }
+
+#[cfg(test)]
+mod tests;

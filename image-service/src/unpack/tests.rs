@@ -163,7 +163,7 @@ fn links_do_not_make_paths_longer_than_paths_can_be() {
         entries.iter().map(|(kind, path, link, mode)| (*kind, path.as_str(), link.as_str(), *mode)).collect();
     let (_folder, result) = below_victim(&entries);
     let error = result.unwrap_err();
-    assert!(error.to_string().contains("longer than 4096 bytes") || error.to_string().contains("link"), "{error}");
+    assert!(error.to_string().contains("longer than 3840 bytes") || error.to_string().contains("link"), "{error}");
 }
 
 #[test]

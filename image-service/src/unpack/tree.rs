@@ -25,7 +25,8 @@ use rustix::{
 use super::{UnpackError, WHITEOUT};
 
 const CACHED: usize = 128;
-const MAX_PATH: usize = 4096;
+/// What the kernel takes, less what the store's own path in front may have.
+const MAX_PATH: usize = 3840;
 /// Bytes that may be remembered of a layer: enough for more than a million folders, and no bomb.
 const MAX_HELD: usize = 256 << 20;
 /// Bytes that a record takes beside its path, roughly.
@@ -35,7 +36,7 @@ const RECORD: usize = 128;
 pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
     let refused = |why| Err(UnpackError::refused(path, why));
     if path.len() > MAX_PATH {
-        return refused("its path is longer than 4096 bytes");
+        return refused("its path is longer than 3840 bytes");
     }
     if path.contains(&0) {
         return refused("its path has a NUL");
@@ -230,13 +231,13 @@ impl Tree {
         }
     }
 
-    /// Where a folder is, from the root. Longer than 4096 bytes is no path that anyone could use.
+    /// Where a folder is, from the root. There must be room for a name in it.
     fn real_path(&self, folder: &OwnedFd) -> Result<Vec<u8>, Errno> {
         let read = |descriptor: &OwnedFd| readlink(OsStr::from_bytes(&magic(descriptor, b"")), Vec::new());
         let (root, folder) = (read(&self.root.descriptor)?, read(folder)?);
         let rest = folder.to_bytes().strip_prefix(root.to_bytes()).ok_or(Errno::XDEV)?;
         let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-        if rest.len() > MAX_PATH { Err(Errno::NAMETOOLONG) } else { Ok(rest.to_vec()) }
+        if rest.len() > MAX_PATH - 256 { Err(Errno::NAMETOOLONG) } else { Ok(rest.to_vec()) }
     }
 
     /// Takes away what is at a path, whatever it is.
@@ -266,7 +267,7 @@ fn through(path: &[u8], error: Errno) -> UnpackError {
     match error {
         Errno::XDEV | Errno::LOOP => UnpackError::refused(path, "it leads through a symbolic link out of the layer"),
         Errno::NOTDIR => UnpackError::refused(path, "it leads through something that is no folder"),
-        Errno::NAMETOOLONG => UnpackError::refused(path, "its path is longer than 4096 bytes"),
+        Errno::NAMETOOLONG => UnpackError::refused(path, "its path is longer than 3840 bytes"),
         error => UnpackError::write("open the folder", path, error),
     }
 }
