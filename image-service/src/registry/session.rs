@@ -108,7 +108,12 @@ impl Session {
     pub(crate) async fn head(&self, manifest: &str) -> Result<Option<Digest>, RegistryError> {
         let path = format!("manifests/{manifest}");
         let ask = Ask { accept: Some(ACCEPTED), verified: false, ..Ask::new(&Method::HEAD, &path) };
-        let (_, response) = self.first(&ask, &format!("cannot look up {}", self.reference), true).await?;
+        let response = match self.first(&ask, &format!("cannot look up {}", self.reference), true).await {
+            Ok((_, response)) => response,
+            // Some know no HEAD.
+            Err(RegistryError { problem: Problem::Status { .. }, .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let digest = response.headers().get("docker-content-digest").and_then(|digest| digest.to_str().ok());
         Ok(digest.and_then(|digest| digest.parse().ok()))
     }

@@ -168,3 +168,41 @@ async fn settings_that_nobody_knows_are_told() {
     }
     assert!(server.seen().is_empty());
 }
+
+#[tokio::test]
+async fn a_mirror_that_does_not_take_connections_has_its_own_limit() {
+    let image = image();
+    let server = Fake::with(&image, |_| None).await;
+    // Its queue is full, so that the kernel answers no more.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(connection) =
+        tokio::time::timeout(Duration::from_millis(500), tokio::net::TcpStream::connect(address)).await
+    {
+        queued.push(connection.unwrap());
+        assert!(queued.len() < 100);
+    }
+    let root = Root::with(|config| config.timeouts.connect_seconds = 120).await;
+    let folder = root.folder.path().join("certs.d/registry.example");
+    std::fs::create_dir_all(&folder).unwrap();
+    let text =
+        format!("server = \"http://{}\"\n[host.\"http://{address}\"]\ndial_timeout = \"250ms\"\n", server.address);
+    std::fs::write(folder.join("hosts.toml"), text).unwrap();
+    let begin = Instant::now();
+    assert_eq!(root.pull(NAME).await.unwrap().id, image.id());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_know_head_is_asked_for_the_manifest() {
+    let image = image();
+    let fake = Fake::with(&image, |seen| (seen.method == "HEAD").then(|| Reply::status(405))).await;
+    let root = Root::new().await;
+    for _ in 0..2 {
+        assert_eq!(root.pull(&fake.name()).await.unwrap().id, image.id());
+    }
+    assert_eq!(fake.seen().iter().filter(|seen| seen.method == "HEAD").count(), 1);
+}

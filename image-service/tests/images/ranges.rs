@@ -1,12 +1,20 @@
 //! Big layers over several connections.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tripod_image_service::Ranges;
 
 use super::{
     fake::{Fake, Reply, Seen, range, serve},
     fixture::{Compression, Image, Layer, Tar},
+    registry::Registry,
     root::Root,
 };
 
@@ -135,4 +143,66 @@ async fn a_wrong_byte_in_a_piece_is_found() {
     let error = root.pull(&fake.name()).await.unwrap_err();
     assert!(error.to_string().contains("has the digest"), "{error}");
     assert!(!pieces(&fake, &image).is_empty());
+}
+
+/// A link to a server on which each connection has its own share, and what was sent over it to the server.
+struct Link {
+    address: String,
+    sent: Arc<Mutex<Vec<u8>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Link {
+    async fn to(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let sent: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let all = Arc::clone(&sent);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(&target).await else { return };
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                let all = Arc::clone(&all);
+                connections.spawn(async move {
+                    let mut buffer = [0; 4096];
+                    while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+                        all.lock().unwrap().extend_from_slice(&buffer[..count]);
+                        if to_server.write_all(&buffer[..count]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                connections.spawn(async move {
+                    let mut buffer = [0; PIECE / 4];
+                    while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        if to_client.write_all(&buffer[..count]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, sent, task }
+    }
+}
+
+#[tokio::test]
+async fn debians_registry_sends_pieces() {
+    let image = image();
+    let registry = Registry::start().await;
+    image.push(&registry.address, "x", "v1").await;
+    let link = Link::to(registry.address.clone()).await;
+    let root = root(ranges()).await;
+    assert_eq!(root.pull(&format!("{}/x:v1", link.address)).await.unwrap().id, image.id());
+    let sent = String::from_utf8_lossy(&link.sent.lock().unwrap()).to_lowercase();
+    assert!(sent.matches("range: bytes=").count() > 5, "{sent}");
 }

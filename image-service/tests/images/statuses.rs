@@ -100,7 +100,11 @@ async fn answers_that_do_not_end_are_given_up_at_any_point() {
                 point.is_met(&copy, seen).then(|| if endless { Reply::Endless } else { drip() })
             })
             .await;
-            let root = Root::with(|config| config.timeouts.attempts = 1).await;
+            let root = Root::with(|config| {
+                config.timeouts.attempts = 1;
+                config.timeouts.stall_seconds = if endless { 10 } else { 2 };
+            })
+            .await;
             let begin = Instant::now();
             let error = root.pull(&fake.name()).await.unwrap_err();
             let words = if endless { ["larger than the limit", "the manifest says"] } else { ["no progress"; 2] };

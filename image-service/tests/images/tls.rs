@@ -9,6 +9,7 @@ use std::{
 use tripod_engine::Kind;
 
 use super::{
+    fake::{Fake, Reply},
     fixture::{Image, Tar},
     registry::Registry,
     root::Root,
@@ -115,4 +116,49 @@ async fn certificates_are_checked_and_shown() {
         }
         root.images.remove(&image.id()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_was_set_for_a_host_is_not_for_its_token_server() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let (_server, address) = serve(folder.path(), &folder.path().join("data")).await;
+    let realm = format!("Bearer realm=\"https://{address}/v2/token\"");
+    let fake = Fake::new(move |_| Reply::Answer(401, vec![("www-authenticate", realm.clone())], Vec::new())).await;
+    let port = fake.address.rsplit_once(':').unwrap().1;
+    let root = Root::new().await;
+    let settings = root.folder.path().join("certs.d/registry.example");
+    std::fs::create_dir_all(&settings).unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let client = format!("client = [[\"{}\", \"{}\"]]", file("client.crt"), file("client.key"));
+    let trust = format!("ca = \"{}\"", file("ca.crt"));
+    // The token server, which wants to see a certificate, is at 127.0.0.1; it knows no tokens, and answers 404.
+    for (host, lines, kind, word) in [
+        ("localhost", format!("skip_verify = true\n{client}"), Kind::FailedPrecondition, "127.0.0.1"),
+        // The alert may be overtaken by the end of the connection, so that there is no more to say than its name.
+        ("localhost", format!("{trust}\n{client}"), Kind::FailedPrecondition, "127.0.0.1"),
+        ("127.0.0.1", format!("skip_verify = true\n{client}"), Kind::PermissionDenied, "404"),
+        ("127.0.0.1", format!("{trust}\n{client}"), Kind::PermissionDenied, "404"),
+    ] {
+        std::fs::write(settings.join("hosts.toml"), format!("server = \"http://{host}:{port}\"\n{lines}\n")).unwrap();
+        let error = root.pull("registry.example/x:v1").await.unwrap_err();
+        let broken = host == "localhost" && error.kind() == Kind::Unavailable;
+        assert!(error.kind() == kind || broken, "{host}, {lines}: {error}");
+        assert!(error.to_string().contains(word), "{host}, {lines}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_without_tls_is_told() {
+    let fake = Fake::new(|_| Reply::status(200)).await;
+    let root = Root::new().await;
+    let settings = root.folder.path().join("certs.d/registry.example");
+    std::fs::create_dir_all(&settings).unwrap();
+    std::fs::write(settings.join("hosts.toml"), format!("server = \"https://{}\"\n", fake.address)).unwrap();
+    let error = root.pull("registry.example/x:v1").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert!(
+        error.to_string().contains(&fake.address) && error.to_string().contains("http:// in hosts.toml"),
+        "{error}"
+    );
 }
