@@ -68,6 +68,8 @@ pub struct ImageConfig {
     pub certs_dir: PathBuf,
     /// Layers that are downloaded and unpacked at the same time.
     pub parallel_layers: usize,
+    /// Large layers of gzip are inflated by the program `igzip`, where it is installed.
+    pub igzip: bool,
     /// Seconds for which the layers of a failed pull are kept.
     pub keep_partial_seconds: u64,
     /// Images that the kubelet is asked to keep.
@@ -146,6 +148,7 @@ impl Default for ImageConfig {
         Self {
             certs_dir: service.certs_dir,
             parallel_layers: service.parallel_layers,
+            igzip: service.igzip,
             keep_partial_seconds: service.keep_partial_seconds,
             pinned: service.pinned,
             limits: service.limits,
@@ -305,13 +308,14 @@ impl Config {
 
     /// The settings of the image service.
     pub(crate) fn image_service(&self) -> tripod_image_service::Config {
-        let ImageConfig { certs_dir, parallel_layers, keep_partial_seconds, pinned, limits, timeouts, ranges } =
+        let ImageConfig { certs_dir, parallel_layers, igzip, keep_partial_seconds, pinned, limits, timeouts, ranges } =
             self.image.clone();
         let root = self.root.clone();
         tripod_image_service::Config {
             root,
             certs_dir,
             parallel_layers,
+            igzip,
             keep_partial_seconds,
             pinned,
             limits,

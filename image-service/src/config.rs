@@ -16,6 +16,8 @@ pub struct Config {
     pub certs_dir: PathBuf,
     /// Layers that are downloaded and unpacked at the same time, whatever images they belong to.
     pub parallel_layers: usize,
+    /// Large layers of gzip are inflated by the program `igzip`, where it is installed.
+    pub igzip: bool,
     /// Seconds for which the layers of a failed pull are kept, so that the next try fetches the others only. A full disk
     /// ends that at once.
     pub keep_partial_seconds: u64,
@@ -38,6 +40,7 @@ impl Default for Config {
             root: "/var/lib/tripod".into(),
             certs_dir: "/etc/tripod/certs.d".into(),
             parallel_layers: std::thread::available_parallelism().map_or(3, |cores| cores.get().max(3)),
+            igzip: true,
             keep_partial_seconds: 600,
             pinned: Vec::new(),
             limits: Limits::default(),

@@ -24,7 +24,7 @@ use crate::{
     registry::{Problem, RegistryError, Session},
     skeleton::{Recorder, Tap},
     trash::Trash,
-    unpack::{TarStream, UnpackError, Unpacked, chunks, unpack_recorded},
+    unpack::{IGZIP_FROM, Igzip, TarStream, UnpackError, Unpacked, chunks, unpack_recorded},
 };
 
 /// Pieces of a download that wait to be decompressed.
@@ -41,6 +41,8 @@ pub(crate) struct Fetcher {
     /// Fetches, and removals too: a layer that is being removed is fetched again only afterwards.
     pub flights: Arc<Flights<Digest, Arc<Layer>, Arc<LayerMeter>>>,
     pub permits: Arc<Semaphore>,
+    /// Inflates large layers, where it is installed.
+    pub igzip: Option<Igzip>,
     /// How long layers of a failed pull are kept.
     pub keep: Duration,
 }
@@ -128,6 +130,11 @@ impl Fetcher {
         }
     }
 
+    /// What inflates a blob of this many bytes, unless it is the library.
+    pub(crate) fn igzip(&self, size: u64) -> Option<Igzip> {
+        self.igzip.clone().filter(|_| size >= IGZIP_FROM)
+    }
+
     /// From the registry into the staging folder.
     async fn transfer(
         &self,
@@ -140,6 +147,7 @@ impl Fetcher {
         let (sink, source) = mpsc::channel(PIECES);
         let algorithms = (blob.digest.algorithm(), diff_id.algorithm());
         let (decompressor, stream) = chunks(source, algorithms.0, algorithms.1, self.limits.layer_bytes);
+        let decompressor = decompressor.with(self.igzip(blob.size));
         let hashed = tokio::task::spawn_blocking(move || decompressor.run());
         let limits = self.limits;
         let unpacked = tokio::task::spawn_blocking(move || {

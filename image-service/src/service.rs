@@ -24,6 +24,7 @@ use crate::{
     registry::Registries,
     sync,
     trash::Trash,
+    unpack::Igzip,
 };
 
 type PullKey = (String, Option<[u8; 32]>);
@@ -152,6 +153,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         flights: Arc::default(),
         keep: Duration::from_secs(config.keep_partial_seconds),
         permits: Arc::new(Semaphore::new(config.parallel_layers.max(1))),
+        igzip: config.igzip.then(Igzip::find).flatten(),
     };
     let inner = Inner {
         registries: Arc::new(registries),

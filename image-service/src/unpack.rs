@@ -6,6 +6,7 @@
 pub(crate) mod archive;
 mod attributes;
 mod extract;
+mod igzip;
 mod stream;
 pub(crate) mod tree;
 
@@ -17,6 +18,7 @@ use thiserror::Error;
 #[cfg(any(test, fuzzing))]
 pub(crate) use extract::unpack;
 pub(crate) use extract::unpack_recorded;
+pub(crate) use igzip::{FROM as IGZIP_FROM, Igzip};
 pub(crate) use stream::{TarStream, chunks};
 
 use crate::record::Contents;

@@ -61,6 +61,7 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "One folder for each registry with mirrors and certificates: HOST/hosts.toml in containerd's format.",
     ),
     ("image.parallel_layers", "Layers that are downloaded and unpacked at the same time."),
+    ("image.igzip", "Large layers of gzip are inflated by the program igzip, where it is installed (Debian: isal)."),
     (
         "image.keep_partial_seconds",
         "Layers of a failed pull are kept this long, so that the next try fetches only the others.",

@@ -216,7 +216,7 @@ impl Intake<'_> {
             return self.document(archive, entry.size, path, digest.as_ref(), start);
         }
         let other = if is_layer(&start) {
-            self.layer(archive, &path, digest.as_ref(), start)?
+            self.layer(archive, entry.size, &path, digest.as_ref(), start)?
         } else {
             Other::Odd("it is neither JSON nor a layer".into())
         };
@@ -282,6 +282,7 @@ impl Intake<'_> {
     fn layer(
         &mut self,
         archive: &mut Archive<impl BufRead>,
+        size: u64,
         path: &[u8],
         digest: Option<&Digest>,
         start: Vec<u8>,
@@ -298,6 +299,7 @@ impl Intake<'_> {
         let (sink, source) = mpsc::channel(PIECES);
         let algorithm = digest.map_or(Algorithm::Sha256, Digest::algorithm);
         let (decompressor, stream) = chunks(source, algorithm, Algorithm::Sha256, fetcher.limits.layer_bytes);
+        let decompressor = decompressor.with(fetcher.igzip(size));
         let (fed, got, unpacked) = std::thread::scope(|scope| {
             let hashed = scope.spawn(move || decompressor.run());
             let unpacked = scope.spawn(|| unpack_into(&staging, stream, &fetcher.limits));

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 use tokio::sync::mpsc;
 
+use super::igzip::Igzip;
 use crate::digest::{Algorithm, Digest, Hasher};
 
 const CHUNK: usize = 256 << 10;
@@ -53,6 +54,7 @@ impl BufRead for Blob {
 /// The first thread's work.
 pub(crate) struct Decompressor {
     blob: Blob,
+    igzip: Option<Igzip>,
     sink: SyncSender<io::Result<Vec<u8>>>,
     used: Receiver<Vec<u8>>,
 }
@@ -64,11 +66,16 @@ impl std::fmt::Debug for Decompressor {
 }
 
 impl Decompressor {
+    /// Leaves gzip to this program, if there is one.
+    pub(crate) fn with(self, igzip: Option<Igzip>) -> Self {
+        Self { igzip, ..self }
+    }
+
     /// Decompresses all there is and gives the digest of the compressed form, or `None` if the reader stopped before
     /// all was read. Errors of decompression go to the reader, and the rest is hashed all the same.
     pub(crate) fn run(self) -> Option<Digest> {
-        let Self { mut blob, sink, used } = self;
-        if let Err(error) = decompress(&mut blob, &sink, &used) {
+        let Self { mut blob, igzip, sink, used } = self;
+        if let Err(error) = decompress(&mut blob, igzip.as_ref(), &sink, &used) {
             let gone = error.kind() == io::ErrorKind::BrokenPipe;
             if gone || sink.send(Err(error)).is_err() {
                 return None;
@@ -83,7 +90,12 @@ impl Decompressor {
     }
 }
 
-fn decompress(blob: &mut Blob, sink: &SyncSender<io::Result<Vec<u8>>>, used: &Receiver<Vec<u8>>) -> io::Result<()> {
+fn decompress(
+    blob: &mut Blob,
+    igzip: Option<&Igzip>,
+    sink: &SyncSender<io::Result<Vec<u8>>>,
+    used: &Receiver<Vec<u8>>,
+) -> io::Result<()> {
     // A first piece may be shorter than a magic number.
     let mut start = blob.fill_buf()?.to_vec();
     while start.len() < 4 {
@@ -98,7 +110,10 @@ fn decompress(blob: &mut Blob, sink: &SyncSender<io::Result<Vec<u8>>>, used: &Re
     }
     blob.current = Bytes::from(start.clone());
     match start.as_slice() {
-        [0x1f, 0x8b, ..] => copy(MultiGzDecoder::new(blob), sink, used),
+        [0x1f, 0x8b, ..] => match igzip.map(|igzip| (igzip, igzip.start())) {
+            Some((igzip, Ok(child))) => igzip.inflate(child, blob, sink, used),
+            _ => copy(MultiGzDecoder::new(blob), sink, used),
+        },
         // A frame, or one that is to be skipped.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
@@ -114,7 +129,11 @@ fn decompress(blob: &mut Blob, sink: &SyncSender<io::Result<Vec<u8>>>, used: &Re
 }
 
 /// Reads whole chunks into buffers that come back from the other thread.
-fn copy(mut from: impl Read, sink: &SyncSender<io::Result<Vec<u8>>>, used: &Receiver<Vec<u8>>) -> io::Result<()> {
+pub(super) fn copy(
+    mut from: impl Read,
+    sink: &SyncSender<io::Result<Vec<u8>>>,
+    used: &Receiver<Vec<u8>>,
+) -> io::Result<()> {
     loop {
         let mut buffer = used.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
         buffer.resize(CHUNK, 0);
@@ -215,7 +234,7 @@ pub(crate) fn chunks(
     let blob = Blob { source, current: Bytes::new(), hasher: Hasher::new(blob) };
     let stream =
         TarStream { source: chunks, back, current: Vec::new(), position: 0, hasher: Hasher::new(tar), left: limit };
-    (Decompressor { blob, sink, used }, stream)
+    (Decompressor { blob, igzip: None, sink, used }, stream)
 }
 
 #[cfg(test)]
