@@ -8,6 +8,9 @@ use std::{env, fs};
 /// Services first; everything else is reached through imports.
 const ROOTS: [&str; 2] = ["runtime/v1/runtime.proto", "runtime/v1/image.proto"];
 
+/// What tripod has beside the contract.
+const OWN: &str = "tripod/v1/images.proto";
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -20,6 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Credentials must not reach a log through a derived Debug; src/v1/redact.rs has the one that hides them.
         .skip_debug(["runtime.v1.AuthConfig"])
         .compile_fds(compiler.file_descriptor_set())?;
+
+    // Not part of the contract, and so not in its descriptors.
+    let mut own = protox::Compiler::new(["proto"])?;
+    own.include_imports(true).include_source_info(true).open_files([OWN])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(own.file_descriptor_set())?;
 
     // Encoded by protox itself: prost's own types would drop the options that they do not know, debug_redact for one.
     let set = compiler.include_source_info(false).encode_file_descriptor_set();

@@ -3,9 +3,12 @@
 use std::{path::Path, time::Duration};
 
 use tonic::transport::{Channel, Endpoint};
-use tripod_cri_api::v1::{
-    Container, ContainerFilter, ListContainersRequest, ListPodSandboxRequest, PodSandbox, VersionRequest,
-    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+use tripod_cri_api::{
+    own::images_client::ImagesClient,
+    v1::{
+        Container, ContainerFilter, ListContainersRequest, ListPodSandboxRequest, PodSandbox, VersionRequest,
+        image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+    },
 };
 
 use crate::CliError;
@@ -23,6 +26,8 @@ pub struct Client {
     pub runtime: RuntimeServiceClient<Channel>,
     /// Images.
     pub images: ImageServiceClient<Channel>,
+    /// Images, as far as only a tripod knows it.
+    pub own: ImagesClient<Channel>,
 }
 
 /// A pod or a container that an ID or a name means.
@@ -41,10 +46,11 @@ impl Client {
         let runtime = RuntimeServiceClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
+        let own = ImagesClient::new(channel.clone());
         let images = ImageServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let client = Self { runtime, images };
+        let client = Self { runtime, images, own };
         let question = VersionRequest { version: "v1".to_owned() };
         match tokio::time::timeout(FIRST_ANSWER, client.runtime.clone().version(question)).await {
             Ok(answer) => answer.map_err(CliError::call("ask for the version"))?,

@@ -1,5 +1,9 @@
 //! `tripod image`: the commands about images, with a daemon or without.
 
+mod archive;
+mod load;
+mod save;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -27,6 +31,12 @@ pub enum ImageCommand {
     Rm(RmiArgs),
     /// Show everything about an image as JSON
     Inspect(InspectImageArgs),
+    /// Take images out of an archive into the store
+    #[command(after_help = load::HELP)]
+    Load(load::LoadArgs),
+    /// Write images into an archive
+    #[command(after_help = save::HELP)]
+    Save(save::SaveArgs),
 }
 
 /// Arguments of `image inspect`.
@@ -45,6 +55,8 @@ pub(crate) async fn command(command: ImageCommand, embed: &dyn Embed) -> Result<
         ImageCommand::Ls(args) => list::images(args, embed).await,
         ImageCommand::Pull(args) => pull::command(args, embed).await,
         ImageCommand::Rm(args) => pull::remove(args, embed).await,
+        ImageCommand::Load(args) => load::command(args, embed).await,
+        ImageCommand::Save(args) => save::command(args, embed).await,
         ImageCommand::Inspect(args) => {
             let InspectImageArgs { connection, store, image } = args;
             with_store(&connection, &store, embed, async |mut client| {

@@ -11,7 +11,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use tripod_cri_api::v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
+use tripod_cri_api::{
+    own::images_server::ImagesServer,
+    v1::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
+};
 
 use crate::{
     compose::{Parts, compose},
@@ -21,6 +24,7 @@ use crate::{
     images::Images,
     notify::notify,
     open_files,
+    own::OwnImages,
     runtime::{Runtime, Sessions},
     socket::{Socket, SocketError},
     telemetry::{CallMetrics, Calls, Exporter, Node, SessionCounts},
@@ -164,6 +168,7 @@ fn serve(
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<> {
     let effective = serde_json::to_value(config).unwrap_or_default();
     let image = image_service(parts.images.clone(), parts.handlers.keys().cloned().collect());
+    let own = own_service(&parts.images);
     let runtime = RuntimeServiceServer::new(Runtime::new(parts, streaming, effective, stopped.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
@@ -172,6 +177,7 @@ fn serve(
         .layer(Deadlines)
         .add_service(runtime)
         .add_service(image)
+        .add_service(own)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until(stopped))
 }
 
@@ -180,6 +186,11 @@ pub(crate) fn image_service(images: Images, handlers: Vec<String>) -> ImageServi
     ImageServiceServer::new(ImageServer::new(images, handlers))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE)
+}
+
+/// What tripod's own commands ask about images, ready to be served.
+pub(crate) fn own_service(images: &Images) -> ImagesServer<OwnImages> {
+    ImagesServer::new(OwnImages::new(images.service().clone()))
 }
 
 /// Resolves when the daemon ends.

@@ -19,7 +19,7 @@ use tripod_image_service::ImageService;
 use crate::{
     Daemon,
     config::{Config, Overrides},
-    daemon::{image_service, until},
+    daemon::{image_service, own_service, until},
     images::Images,
     runtime::version,
     socket::Socket,
@@ -42,11 +42,12 @@ impl Embed for InProcess {
         let config = config(options)?;
         let (socket, listener) = Socket::bind(&config.socket).await?;
         let images = Images::new(ImageService::open(config.image_service()).await?).await?;
-        let service = image_service(images.clone(), Vec::new());
+        let (service, own) = (image_service(images.clone(), Vec::new()), own_service(&images));
         let (stop, stopped) = watch::channel(false);
         let server = Server::builder()
             .add_service(RuntimeServiceServer::new(NoPods { images }))
             .add_service(service)
+            .add_service(own)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), until(stopped));
         Ok(Box::new(Store { socket, stop, server: tokio::spawn(server) }))
     }

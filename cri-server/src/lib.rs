@@ -16,6 +16,7 @@ mod image;
 mod images;
 mod notify;
 mod open_files;
+mod own;
 mod runtime;
 mod socket;
 mod status_code;

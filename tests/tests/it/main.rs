@@ -15,6 +15,7 @@ mod exec_streams;
 mod fifty;
 mod filesystem;
 mod hooks;
+mod image_archives;
 mod image_commands;
 mod images;
 mod into_userns;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         cli_streams::TESTS,
         logs::TESTS,
         images::TESTS,
+        image_archives::TESTS,
         image_commands::TESTS,
         events::TESTS,
         joins::TESTS,

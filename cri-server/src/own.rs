@@ -1,0 +1,77 @@
+//! What tripod's own commands ask about images, beside what CRI has.
+
+use std::io;
+
+use futures::{StreamExt, stream, stream::BoxStream};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+use tripod_cri_api::own::{
+    ArchiveFormat, LoadRequest, LoadResponse, LoadedImage, SaveRequest, SaveResponse, images_server::Images,
+};
+use tripod_image_service::{ArchiveFormat as Format, ImageService, LoadRequest as Load};
+
+use crate::status_code::{Reply, status};
+
+/// Pieces of an archive that wait to be read.
+const PIECES: usize = 4;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct OwnImages {
+    service: ImageService,
+}
+
+impl OwnImages {
+    /// Over the node's images.
+    pub(crate) fn new(service: ImageService) -> Self {
+        Self { service }
+    }
+}
+
+#[tonic::async_trait]
+impl Images for OwnImages {
+    async fn load(&self, request: Request<Streaming<LoadRequest>>) -> Reply<LoadResponse> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.unwrap_or_default();
+        let (sink, archive) = mpsc::channel(PIECES);
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        let load = Load { archive, name: given(first.name), platform: given(first.platform) };
+        let mut next = Some(Ok(first.data));
+        // It ends with the client's stream, or when nobody reads any more.
+        tokio::spawn(async move {
+            while let Some(piece) = next {
+                let last = piece.is_err();
+                if sink.send(piece).await.is_err() || last {
+                    return;
+                }
+                next = match messages.message().await {
+                    Ok(message) => message.map(|message| Ok(message.data)),
+                    Err(status) => Some(Err(io::Error::other(format!("its sender ended: {}", status.message())))),
+                };
+            }
+        });
+        // In a task of its own: it cleans up behind itself whether or not the client waits.
+        let service = self.service.clone();
+        let loaded = tokio::spawn(async move { service.load(load).await }).await;
+        let loaded = loaded.map_err(|error| Status::internal(format!("loading ended early: {error}")))?;
+        let image = |image: tripod_image_service::Image| LoadedImage { id: image.id, names: image.repo_tags };
+        Ok(Response::new(LoadResponse { images: loaded.map_err(status)?.into_iter().map(image).collect() }))
+    }
+
+    type SaveStream = BoxStream<'static, Result<SaveResponse, Status>>;
+
+    async fn save(&self, request: Request<SaveRequest>) -> Reply<Self::SaveStream> {
+        let format = match request.get_ref().format() {
+            ArchiveFormat::OciArchive => Format::Oci,
+            ArchiveFormat::DockerArchive => Format::Docker,
+        };
+        let saved = self.service.save(request.into_inner().images, format).await.map_err(status)?;
+        let size = stream::iter([Ok(SaveResponse { size: saved.size, ..SaveResponse::default() })]);
+        let pieces = stream::unfold(saved.bytes, |mut bytes| async move { Some((bytes.recv().await?, bytes)) });
+        let pieces = pieces.map(|piece| match piece {
+            Ok(data) => Ok(SaveResponse { size: 0, data }),
+            Err(error) => Err(status(error)),
+        });
+        Ok(Response::new(size.chain(pieces).boxed()))
+    }
+}
