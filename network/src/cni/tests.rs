@@ -108,7 +108,7 @@ fn a_plugin_that_hangs_is_killed_with_its_children() {
     let none = Map::new();
     let error = plugins.runtime(1).add(&list("1.0.0", TWO), &sandbox(&none)).expect_err("a time-out");
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     assert_gone(&plugins);
 }
 
@@ -121,14 +121,14 @@ fn children_that_hold_the_output_open_do_not_hang_us() {
     let none = Map::new();
     let result = plugins.runtime(20).add(&list("1.0.0", TWO), &sandbox(&none)).expect("a result");
     assert_eq!(result, json!({"done": 1}));
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     assert_gone(&plugins);
 }
 
 /// The process whose number is in `child` is gone, or dead and waiting for its new parent.
 fn assert_gone(plugins: &Plugins) {
     let child = plugins.read("child");
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
     loop {
         let status = fs::read_to_string(format!("/proc/{}/status", child.trim())).unwrap_or_default();
         if status.is_empty() || status.contains("State:\tZ") || status.contains("State:\tX") {
@@ -155,7 +155,7 @@ fn del_goes_on_after_an_error() {
 #[test]
 fn the_configuration_is_read_again_when_it_changes() {
     let plugins = Plugins::new();
-    let cni = plugins.runtime(2);
+    let cni = plugins.runtime(30);
     assert_eq!(cni.refresh(), View::Absent);
     plugins.configure(r#"{"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": "one"}]}"#);
     assert!(matches!(cni.refresh(), View::Loaded(list) if list.name == "net"));
@@ -168,7 +168,7 @@ fn the_configuration_is_read_again_when_it_changes() {
 #[test]
 fn plugins_are_asked_for_their_state() {
     let plugins = Plugins::new();
-    let cni = plugins.runtime(1);
+    let (cni, slow) = (plugins.runtime(30), plugins.runtime(1));
     plugins.configure(r#"{"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": "one"}]}"#);
     cni.refresh();
     let unready = || {
@@ -181,7 +181,9 @@ fn plugins_are_asked_for_their_state() {
     plugins.write("one", r#"echo '{"code": 4, "msg": "unknown CNI_COMMAND: STATUS"}'; exit 1"#);
     assert_eq!(unready(), None, "an older plugin is not unready");
     plugins.write("one", "sleep 30");
-    assert!(unready().expect("hangs").contains("did not finish STATUS"));
+    slow.refresh();
+    slow.check();
+    assert!(slow.unready().expect("hangs").contains("did not finish STATUS"));
     plugins.write("one", "exit 0");
     assert_eq!(unready(), None);
 }
@@ -189,7 +191,7 @@ fn plugins_are_asked_for_their_state() {
 #[test]
 fn both_sides_agree_on_the_newest_version() {
     let plugins = Plugins::new();
-    let cni = plugins.runtime(2);
+    let cni = plugins.runtime(30);
     let configure = |versions: &str| {
         plugins.configure(&format!(r#"{{"cniVersions": {versions}, "name": "net", "plugins": [{{"type": "one"}}]}}"#));
         cni.refresh();

@@ -130,7 +130,7 @@ impl Host {
 impl Host {
     /// Nothing is left of any pod. The kernel removes namespaces and interfaces a moment after they were let go.
     async fn is_clean(&self) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let traces = self.traces();
             if traces.is_empty() {

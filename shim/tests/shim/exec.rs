@@ -13,7 +13,9 @@ use crate::support::*;
 #[test]
 fn output_and_errors_come_separately_with_the_code() {
     let mut pod = Pod::new(|_| {});
-    pod.launch(pod.plan("c1", "sleep 60")).unwrap();
+    let pid = Pod::pid_of(&pod.launch(pod.plan("c1", "sleep 60")).unwrap());
+    let command = format!("/proc/{pid}/cmdline");
+    wait_until("its program", || fs::read_to_string(&command).unwrap() == "sleep\x0060\0");
     let (code, out, err) = pod.exec("c1", "e1", &["sh", "-c", "echo out; echo err >&2; exit 5"]).unwrap();
     assert_eq!((code, out.as_str(), err.as_str()), (5, "out\n", "err\n"));
     let (_, out, _) =

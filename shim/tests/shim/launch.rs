@@ -159,7 +159,9 @@ fn pid_namespaces_are_shared_as_planned() {
     let own = fs::read_link("/proc/self/ns/pid").unwrap();
     assert_eq!(pod.run_plan(host).1.trim(), own.to_str().unwrap());
 
-    pod.launch(pod.plan("target", "sleep 60")).unwrap();
+    let pid = Pod::pid_of(&pod.launch(pod.plan("target", "sleep 60")).unwrap());
+    let command = format!("/proc/{pid}/cmdline");
+    wait_until("its program", || fs::read_to_string(&command).unwrap() == "sleep\x0060\0");
     let debug = with(&pod, "debug", "cat /proc/1/cmdline | tr '\\0' ' '", PidNamespace::Target("target".into()));
     assert_eq!(pod.run_plan(debug).1.trim(), "sleep 60");
     let lost = with(&pod, "lost", "true", PidNamespace::Target("none".into()));
@@ -182,20 +184,24 @@ fn who_joins_a_traced_pid_namespace_sees_that_one_in_proc() {
         ("own", PidNamespace::Container, "sh\n"),
         ("debug", PidNamespace::Target("own".into()), "sleep\n"),
     ] {
-        pod.launch(with(&pod, id, pid)).unwrap();
+        let pid = Pod::pid_of(&pod.launch(with(&pod, id, pid)).unwrap());
         wait_until("a line", || pod.text(id).ends_with('\n'));
         assert_eq!(pod.text(id), first, "{id}");
+        let name = format!("/proc/{pid}/comm");
+        wait_until("its program", || fs::read_to_string(&name).unwrap() == "sleep\n");
     }
 }
 
 #[test]
 fn orphans_of_a_shared_pid_namespace_are_buried() {
     let mut pod = Pod::new(|plan| plan.shared_pid = true);
-    let mut plan = pod.plan("c1", "(/bin/sleep 0.05 & ) ; /bin/sleep 0.5; /bin/ps");
+    let script = "(/bin/sleep 0.05 & ); n=0; while [ $n -lt 100 ]; do n=$((n+1)); /bin/ps >/list; \
+                  [ $(/bin/wc -l </list) -gt 4 ] || break; /bin/sleep 0.1; done; /bin/cat /list";
+    let mut plan = pod.plan("c1", script);
     plan.pid = PidNamespace::Pod;
     let (_, text) = pod.run_plan(plan);
-    // A title, the reaper, and ps in place of the shell.
-    assert_eq!(text.lines().count(), 3, "{text}");
+    // A title, the reaper, the shell, and ps.
+    assert_eq!(text.lines().count(), 4, "{text}");
 }
 
 #[test]

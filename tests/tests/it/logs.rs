@@ -21,7 +21,7 @@ tests![
     crictl_follows_a_log_through_its_rotation,
 ];
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(40);
 
 /// `YYYY-MM-DDTHH:MM:SS.nnnnnnnnn±HH:MM` or `…Z`.
 fn is_time(text: &str) -> bool {
@@ -99,10 +99,14 @@ async fn a_line_is_whole_however_it_comes(node: &mut Node) {
     let pod = cri.run_pod(&config).await.unwrap();
     let script = "printf abc; sleep 0.3; printf 'def\\nghi'; sleep 0.3; echo; printf '1\\n2\\n3\\n'; \
                   printf one >&2; printf two; sleep 0.2; echo >&2; echo";
-    let (_, text) = cri.outcome(&pod, &config, &shell("main", script)).await.unwrap();
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines[5..].sort_unstable();
-    assert_eq!(lines, ["abcdef", "ghi", "1", "2", "3", "one", "two"]);
+    let (status, _) = cri.outcome(&pod, &config, &shell("main", script)).await.unwrap();
+    let log = fs::read_to_string(&status.log_path).unwrap();
+    // There is no order between the two.
+    let of = |stream: &str| {
+        let lines = log.split_inclusive('\n').filter(|line| line.split(' ').nth(1) == Some(stream));
+        log_text(&lines.collect::<String>())
+    };
+    assert_eq!((of("stdout").as_str(), of("stderr").as_str()), ("abcdef\nghi\n1\n2\n3\ntwo\n", "one\n"));
 }
 
 async fn a_terminal_has_a_log(node: &mut Node) {
@@ -174,7 +178,7 @@ async fn reopening_at_full_speed_loses_no_line(node: &mut Node) {
     let path = cri.status(&id).await.unwrap().log_path;
     let mut rotated = Vec::new();
     let last = format!(" {LINES}\n");
-    eventually("the last line", Duration::from_secs(60), async || {
+    eventually("the last line", Duration::from_secs(120), async || {
         if fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) {
             let aside = format!("{path}.{}", rotated.len());
             fs::rename(&path, &aside).unwrap();
@@ -185,7 +189,7 @@ async fn reopening_at_full_speed_loses_no_line(node: &mut Node) {
         rotated.iter().rev().take(2).any(end).then_some(())
     })
     .await;
-    assert!(rotated.len() > 3, "{} rotations", rotated.len());
+    assert!(rotated.len() > 1, "{} rotations", rotated.len());
     let whole: String = rotated.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     let numbers = log_text(&whole);
     assert!(
@@ -200,18 +204,18 @@ async fn a_log_that_is_removed_can_be_made_again(node: &mut Node) {
     let (_, id) = cri.run_in_pod(&host_pod("logs"), &shell("main", script)).await.unwrap();
     let path = cri.status(&id).await.unwrap().log_path;
     let grown = async || fs::metadata(&path).is_ok_and(|meta| meta.len() > 1000).then_some(());
-    eventually("a log", Duration::from_secs(10), grown).await;
+    eventually("a log", LIMIT, grown).await;
     fs::remove_file(&path).unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     reopen(&cri, &id).await.unwrap();
-    eventually("the log again", Duration::from_secs(10), grown).await;
+    eventually("the log again", LIMIT, grown).await;
     // Its folder, too.
     fs::remove_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
     let error = reopen(&cri, &id).await.unwrap_err();
     assert!(error.message().contains(&path), "{error}");
     fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
     reopen(&cri, &id).await.unwrap();
-    eventually("the log a third time", Duration::from_secs(10), grown).await;
+    eventually("the log a third time", LIMIT, grown).await;
     let numbers: Vec<u64> =
         log_text(&fs::read_to_string(&path).unwrap()).lines().map(|line| line.parse().unwrap()).collect();
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
@@ -237,14 +241,14 @@ async fn a_full_disk_does_not_block_the_container(node: &mut Node) {
     let pod = cri.run_pod(&config).await.unwrap();
     let script = "seq 100000; touch /tmp/full; while [ ! -e /tmp/go ]; do usleep 10000; done; echo after; exit 5";
     let id = cri.run(&pod, &config, &shell("main", script)).await.unwrap();
-    eventually("the container gets through", Duration::from_secs(20), async || {
-        cri.exec(&id, &["ls", "/tmp/full"], 5).await.is_ok_and(|answer| answer.exit_code == 0).then_some(())
+    eventually("the container gets through", Duration::from_secs(60), async || {
+        cri.exec(&id, &["ls", "/tmp/full"], 20).await.is_ok_and(|answer| answer.exit_code == 0).then_some(())
     })
     .await;
     // There is room again: the log goes on, and says what it lacks, to the byte.
     fs::remove_file(&filler).unwrap();
     // The container's end may be quicker than that of the command.
-    cri.exec(&id, &["touch", "/tmp/go"], 5).await.unwrap();
+    cri.exec(&id, &["touch", "/tmp/go"], 20).await.unwrap();
     let status = cri.exited(&id).await;
     assert_eq!(status.exit_code, 5);
     let log = fs::read_to_string(&status.log_path).unwrap();
@@ -257,33 +261,44 @@ async fn a_full_disk_does_not_block_the_container(node: &mut Node) {
     assert!(std::process::Command::new("umount").arg(&disk).status().unwrap().success());
 }
 
+/// Whether a process waits for changes of files.
+fn watches(pid: u32) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    open.filter_map(|file| fs::read_to_string(file.path()).ok()).any(|text| text.contains("inotify wd:"))
+}
+
 async fn crictl_follows_a_log_through_its_rotation(node: &mut Node) {
     let cri = node.ready().await;
-    let script = "for i in $(seq 100); do echo $i; usleep 20000; done";
+    let script = "i=0; until [ -e /tmp/done ]; do i=$((i+1)); echo $i; usleep 20000; done; echo end; exec sleep 1000";
     let (_, id) = cri.run_in_pod(&host_pod("logs"), &shell("main", script)).await.unwrap();
     let path = cri.status(&id).await.unwrap().log_path;
     let socket = node.socket();
     let mut follower = crictl(&socket).args(["logs", "-f", &id]).spawn().unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
-    let mut seen = vec![within("the first line", LIMIT, lines.next_line()).await.unwrap().unwrap()];
-    let following = async {
-        while let Some(line) = within("a line", LIMIT, lines.next_line()).await.unwrap() {
-            seen.push(line);
+    let mut seen = Vec::new();
+    let mut show_until = async |text: &str| {
+        while seen.last().is_none_or(|last| last != text) {
+            seen.push(within("a line", LIMIT, lines.next_line()).await.unwrap().expect("a line"));
         }
     };
-    let rotating = async {
-        for round in 0..3 {
-            let before = fs::metadata(&path).map_or(0, |meta| meta.len());
-            let grown = async || fs::metadata(&path).is_ok_and(|meta| meta.len() > before + 400).then_some(());
-            eventually("more lines", LIMIT, grown).await;
-            // As the kubelet does: away with the old one, and a new one.
-            fs::rename(&path, format!("{path}.{round}")).unwrap();
-            reopen(&cri, &id).await.unwrap();
-        }
-    };
-    tokio::join!(following, rotating);
-    assert!(follower.wait().await.unwrap().success());
-    assert_eq!(seen, (1..=100).map(|number| number.to_string()).collect::<Vec<_>>());
-    let (code, stdout, stderr) = crictl_run(&socket, &["logs", "--tail", "3", &id], b"").await;
-    assert_eq!((code, stdout.as_str()), (0, "98\n99\n100\n"), "{stderr}");
+    show_until("1").await;
+    let pid = follower.id().unwrap();
+    eventually("that crictl watches the log", LIMIT, async || watches(pid).then_some(())).await;
+    for round in 0..3 {
+        // As the kubelet does: away with the old one, and a new one.
+        fs::rename(&path, format!("{path}.{round}")).unwrap();
+        reopen(&cri, &id).await.unwrap();
+        // It opens the log by its name: one that came and went in the meantime is none for it.
+        let first = async || log_text(&fs::read_to_string(&path).unwrap()).lines().next().map(str::to_owned);
+        show_until(&eventually("a line of the new log", LIMIT, first).await).await;
+    }
+    cri.sh(&id, "touch /tmp/done").await;
+    show_until("end").await;
+    cri.stop(&id, 0).await.unwrap();
+    assert_eq!(within("the end of crictl", LIMIT, lines.next_line()).await.unwrap(), None);
+    assert!(within("the end of crictl", LIMIT, follower.wait()).await.unwrap().success());
+    let numbers: Vec<String> = (1..seen.len()).map(|number| number.to_string()).collect();
+    assert_eq!(seen[..numbers.len()], numbers);
+    let (code, stdout, stderr) = crictl_run(&socket, &["logs", "--tail", "2", &id], b"").await;
+    assert_eq!((code, stdout), (0, format!("{}\nend\n", numbers.len())), "{stderr}");
 }

@@ -1,7 +1,9 @@
 //! The main job, end to end: an image from a real registry, a pod, a container, its log, a command, and no trace after.
 
+use std::time::Duration;
+
 use tripod_cri_api::v1::{ContainerState, PodSandboxConfig, PodSandboxState};
-use tripod_tests::{Cri, DebianRegistry, Image, Node, host_pod, image_spec, pod, shell, tests};
+use tripod_tests::{Cri, DebianRegistry, Image, Node, eventually, host_pod, image_spec, pod, shell, tests};
 
 tests![on_the_host_network, on_the_built_in_bridge, an_older_client];
 
@@ -28,6 +30,12 @@ async fn on_the_built_in_bridge(node: &mut Node) {
     main_job(&cri, &pod("job")).await;
 }
 
+/// Waits until a container has said this.
+async fn said(log: &str, text: &str) {
+    let said = async || std::fs::read_to_string(log).ok()?.contains(text).then_some(());
+    eventually(text, Duration::from_secs(20), said).await;
+}
+
 async fn main_job(cri: &Cri, config: &PodSandboxConfig) {
     let pod = cri.run_pod(config).await.unwrap();
     assert_eq!(cri.pod(&pod).await.unwrap().state(), PodSandboxState::SandboxReady);
@@ -39,6 +47,7 @@ async fn main_job(cri: &Cri, config: &PodSandboxConfig) {
     cri.start(&container).await.unwrap();
     assert_eq!(cri.status(&container).await.unwrap().state(), ContainerState::ContainerRunning);
 
+    said("/run/logs/job/main/0.log", "second").await;
     let answer = cri.exec(&container, &["/bin/sh", "-c", "echo seen; echo told >&2; exit 3"], 10).await.unwrap();
     assert_eq!(
         (answer.stdout.as_slice(), answer.stderr.as_slice(), answer.exit_code),
@@ -98,6 +107,7 @@ async fn an_older_client(node: &mut Node) {
     let container = client.create_container(request).await.unwrap().into_inner().container_id;
     let container_id = container.clone();
     client.start_container(v1::StartContainerRequest { container_id: container_id.clone() }).await.unwrap();
+    said("/run/logs/old.log", "hello").await;
     let cmd = vec!["/bin/hostname".to_owned()];
     let answer = client.exec_sync(v1::ExecSyncRequest { container_id, cmd, timeout: 10 }).await.unwrap().into_inner();
     assert_eq!(String::from_utf8_lossy(&answer.stdout), "old\n");

@@ -110,7 +110,10 @@ async fn it_shares_what_the_pod_has(node: &mut Node) {
         config
     };
     let (sandbox, id) = run_in(&cri, &config, &in_pod("main", "echo there >/dev/shm/file; sleep 1000")).await;
-    let other = in_pod("other", "hostname; cat /proc/1/comm; until cat /dev/shm/file; do usleep 10000; done");
+    let other = in_pod(
+        "other",
+        "hostname; cat /proc/1/comm; until grep there /dev/shm/file 2>/dev/null; do usleep 10000; done",
+    );
     let (status, text) = cri.outcome(&sandbox, &config, &other).await.unwrap();
     assert_eq!((status.exit_code, text.as_str()), (0, "main\ntripod-reaper\nthere\n"));
     let address = cri.pod(&sandbox).await.unwrap().network.unwrap().ip;

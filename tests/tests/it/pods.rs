@@ -145,13 +145,13 @@ async fn host_ports_lead_to_the_pod_until_it_stops(node: &mut Node) {
     let servers = "nc -ll -p 80 -e echo hello & nc -ll -p 81 -e echo local & wait";
     let (id, _) = cri.run_in_pod(&config, &shell("main", servers)).await.unwrap();
     for address in ["192.0.2.10:8080", "127.0.0.1:8080", "[2001:db8::10]:8080"] {
-        eventually(address, Duration::from_secs(5), async || greeting(address).filter(|text| text == "hello\n")).await;
+        eventually(address, Duration::from_secs(20), async || greeting(address).filter(|text| text == "hello\n")).await;
     }
     let mut echo = node.udp_echo(&id, 53);
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    eventually("the local port", Duration::from_secs(5), async || greeting("127.0.0.1:8081")).await;
+    eventually("the local port", Duration::from_secs(20), async || greeting("127.0.0.1:8081")).await;
     assert_eq!(greeting("192.0.2.10:8081"), None, "open on loopback alone");
-    eventually("UDP", Duration::from_secs(5), async || {
+    eventually("UDP", Duration::from_secs(20), async || {
         echoed(&socket, "192.0.2.10:8053").filter(|text| text == "ping")
     })
     .await;
@@ -165,7 +165,7 @@ async fn host_ports_lead_to_the_pod_until_it_stops(node: &mut Node) {
     config.metadata.as_mut().unwrap().attempt = 1;
     let (id, _) = cri.run_in_pod(&config, &shell("main", servers)).await.unwrap();
     let mut echo = node.udp_echo(&id, 53);
-    eventually("UDP again", Duration::from_secs(5), async || {
+    eventually("UDP again", Duration::from_secs(20), async || {
         echoed(&socket, "192.0.2.10:8053").filter(|text| text == "ping")
     })
     .await;
@@ -179,7 +179,7 @@ async fn pods_reach_each_other_and_nothing_of_the_daemon(node: &mut Node) {
     let (server, _) = cri.run_in_pod(&pod("server"), &shell("main", "nc -ll -p 80 -e echo hello")).await.unwrap();
     let ip = cri.pod(&server).await.unwrap().network.unwrap().ip;
     let (_, client) = cri.run_in_pod(&pod("client"), &shell("main", "sleep 1000")).await.unwrap();
-    let script = format!("for i in 1 2 3 4 5; do nc -w 2 {ip} 80 && break; sleep 0.2; done");
+    let script = format!("until nc -w 10 {ip} 80 2>/dev/null; do sleep 0.1; done");
     assert_eq!(cri.sh(&client, &script).await, "hello");
     assert_eq!(cri.sh(&client, "ls /proc/1/fd").await, "0\n1\n2");
     assert_eq!(cri.sh(&client, "exec ls /proc/self/fd").await, "0\n1\n2\n3", "3 is the folder itself");
@@ -262,10 +262,13 @@ async fn a_shared_pid_namespace_reaps_orphans(node: &mut Node) {
     let config = with_pid(pod("pids"), NamespaceMode::Pod);
     let (id, first) = cri.run_in_pod(&config, &shell("first", "sleep 1000")).await.unwrap();
     let second = cri.run(&id, &config, &shell("second", "sleep 1001")).await.unwrap();
-    let processes = cri.sh(&second, "ps -o args").await;
-    assert!(processes.contains("sleep 1000") && processes.contains("sleep 1001"), "{processes}");
+    eventually("both are seen", Duration::from_secs(20), async || {
+        let processes = cri.sh(&second, "ps -o args").await;
+        (processes.contains("sleep 1000") && processes.contains("sleep 1001")).then_some(())
+    })
+    .await;
     cri.sh(&first, "(sleep 0.1 & exec true) & wait").await;
-    eventually("orphans are reaped", Duration::from_secs(5), async || {
+    eventually("orphans are reaped", Duration::from_secs(20), async || {
         let processes = cri.sh(&first, "ps -o stat,args").await;
         (!processes.lines().any(|line| line.starts_with('Z')) && !processes.contains("sleep 0.1")).then_some(())
     })
@@ -280,7 +283,10 @@ async fn a_debug_container_enters_the_target(node: &mut Node) {
     let cri = node.ready().await;
     let config = pod("target");
     let (id, target) = cri.run_in_pod(&config, &shell("main", "exec sleep 1234")).await.unwrap();
-    let mut debug = shell("debug", "cat /proc/1/cmdline | tr '\\0' ' '");
+    let mut debug = shell(
+        "debug",
+        "until head -c 5 /proc/1/cmdline | grep -q sleep; do sleep 0.01; done; cat /proc/1/cmdline | tr '\\0' ' '",
+    );
     security_of(&mut debug).namespace_options =
         Some(NamespaceOption { pid: NamespaceMode::Target.into(), target_id: target, ..Default::default() });
     let (_, text) = cri.outcome(&id, &config, &debug).await.unwrap();

@@ -28,7 +28,7 @@ tests![
     crictl_forwards,
 ];
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// A pod, and the PID of a process in it. The number makes its command line unlike all others.
 async fn running(cri: &Cri, config: &PodSandboxConfig, number: &str) -> (String, u32) {
@@ -46,7 +46,11 @@ async fn exchange(mut stream: TcpStream, data: &[u8]) -> Vec<u8> {
             let _ = writer.shutdown().await;
         };
         let (read, ()) = tokio::join!(reader.read_to_end(&mut answer), sending);
-        read.map(|_| answer)
+        match read {
+            // Who has closed before all was read leaves like that.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(answer),
+            read => read.map(|_| answer),
+        }
     };
     within("an exchange", LIMIT, work).await.expect("an answer")
 }

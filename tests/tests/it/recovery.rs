@@ -9,7 +9,7 @@ use std::{
 
 use tonic::Code;
 use tripod_cri_api::v1::{ContainerState, PodSandboxState};
-use tripod_tests::{BUSYBOX, Cri, Node, cgroup, eventually, host_pod, log_text, pod, shell, tests, within};
+use tripod_tests::{BUSYBOX, Cri, Node, cgroup, eventually, host_pod, log_text, mount, pod, shell, tests, within};
 
 tests![
     nothing_changes_when_the_daemon_is_replaced,
@@ -23,6 +23,9 @@ tests![
     after_a_reboot_pods_are_not_ready_and_go_cleanly,
     a_command_ends_with_the_daemon_that_ran_it,
 ];
+
+/// What has no limit of its own has this long.
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
@@ -78,8 +81,11 @@ async fn logs_have_no_hole(node: &mut Node) {
         cri = node.start().await;
         assert_eq!(cri.status(&id).await.unwrap().state(), ContainerState::ContainerRunning);
     }
+    let path = cri.status(&id).await.unwrap().log_path;
+    let enough = async || (fs::read_to_string(&path).unwrap().lines().count() > 101).then_some(());
+    eventually("a hundred lines", LIMIT, enough).await;
     cri.stop(&id, 0).await.unwrap();
-    let log = fs::read_to_string(cri.status(&id).await.unwrap().log_path).unwrap();
+    let log = fs::read_to_string(path).unwrap();
     let numbers: Vec<u64> = log_text(&log).lines().map(|line| line.parse().unwrap()).collect();
     assert!(numbers.len() > 100 && numbers.iter().copied().eq(1..=numbers.len() as u64), "{} lines", numbers.len());
 }
@@ -87,11 +93,23 @@ async fn logs_have_no_hole(node: &mut Node) {
 async fn ends_that_nobody_saw_are_known(node: &mut Node) {
     let cri = node.ready().await;
     let config = pod("ends");
-    let (id, soon) = cri.run_in_pod(&config, &shell("soon", "sleep 0.6; echo last; exit 7")).await.unwrap();
-    let killed = cri.run(&id, &config, &shell("killed", "sleep 0.6; /bin/sh -c 'kill -9 $$'; exit $?")).await.unwrap();
+    let signal = node.folder().join("signal");
+    fs::create_dir(&signal).unwrap();
+    let waiting = |name: &str, rest: &str| {
+        let mut config = shell(name, &format!("until [ -e /signal/go ]; do usleep 20000; done; {rest}"));
+        config.mounts = vec![mount(&signal.to_string_lossy(), "/signal")];
+        config
+    };
+    let (id, soon) = cri.run_in_pod(&config, &waiting("soon", "echo last; exit 7")).await.unwrap();
+    let killed = cri.run(&id, &config, &waiting("killed", "/bin/sh -c 'kill -9 $$'; exit $?")).await.unwrap();
+    let both = async || (find(&["/signal/go"]).len() >= 2).then_some(());
+    eventually("both programs", LIMIT, both).await;
     node.kill();
     let gone = now();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    fs::write(signal.join("go"), "").unwrap();
+    eventually("both ends", LIMIT, async || find(&["/signal/go"]).is_empty().then_some(())).await;
+    // The shim notes the time when it has seen the end.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let back = now();
     let cri = node.start().await;
     for (container, code) in [(&soon, 7), (&killed, 137)] {
@@ -133,9 +151,9 @@ async fn a_stop_that_was_cut_off_can_be_repeated(node: &mut Node) {
         let _ = call.await.unwrap();
     }
     let cri = node.start().await;
-    within("the stop", Duration::from_secs(10), cri.stop(&container, 1)).await.unwrap();
+    within("the stop", Duration::from_secs(30), cri.stop(&container, 1)).await.unwrap();
     assert_eq!(cri.status(&container).await.unwrap().exit_code, 137);
-    within("the stop of the pod", Duration::from_secs(10), cri.stop_pod(&id)).await.unwrap();
+    within("the stop of the pod", Duration::from_secs(30), cri.stop_pod(&id)).await.unwrap();
     assert_eq!(cri.pod(&id).await.unwrap().state(), PodSandboxState::SandboxNotready);
     cri.remove_pod(&id).await.unwrap();
 }
@@ -168,7 +186,7 @@ async fn a_pod_whose_shim_was_killed_is_not_ready(node: &mut Node) {
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
     assert!(!status.message.is_empty() && status.finished_at >= status.started_at);
     assert_eq!(cri.pod(&id).await.unwrap().state(), PodSandboxState::SandboxNotready);
-    assert!(find(&["sleep", "7777"]).is_empty(), "its processes went along");
+    eventually("the end of its processes", LIMIT, async || find(&["sleep", "7777"]).is_empty().then_some(())).await;
     let error = cri.create(&id, &config, &shell("next", "true")).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition);
     cri.remove_pod(&id).await.unwrap();
@@ -185,7 +203,7 @@ async fn a_shim_that_dies_unseen_is_found_out(node: &mut Node) {
     let status = cri.exited(&container).await;
     assert_eq!(status.exit_code, 137);
     assert_eq!(cri.pod(&id).await.unwrap().state(), PodSandboxState::SandboxNotready);
-    assert!(find(&["sleep", "7778"]).is_empty());
+    eventually("the end of its process", LIMIT, async || find(&["sleep", "7778"]).is_empty().then_some(())).await;
     cri.stop_pod(&id).await.unwrap();
     cri.remove_pod(&id).await.unwrap();
     drop(cri);
@@ -218,8 +236,10 @@ async fn kills_in_the_midst_of_making_leave_nothing(node: &mut Node) {
         }
         assert!(cri.containers().await.is_empty());
         let what = format!("round {round}: the end of shims that nobody knows");
-        eventually(&what, Duration::from_secs(2), async || find(&["tripod-shim"]).is_empty().then_some(())).await;
-        assert_eq!(fs::read_dir("/run/netns").map_or(0, Iterator::count), 0, "round {round}: a network namespace");
+        eventually(&what, LIMIT, async || find(&["tripod-shim"]).is_empty().then_some(())).await;
+        let what = format!("round {round}: the end of network namespaces");
+        let none = async || (fs::read_dir("/run/netns").map_or(0, Iterator::count) == 0).then_some(());
+        eventually(&what, LIMIT, none).await;
     }
 }
 
@@ -228,8 +248,7 @@ async fn reboot(node: &Node) {
     for pid in [find(&["tripod-shim"]), find(&["sleep"])].concat() {
         kill(pid);
     }
-    eventually("the end of all containers", Duration::from_secs(5), async || find(&["sleep"]).is_empty().then_some(()))
-        .await;
+    eventually("the end of all containers", LIMIT, async || find(&["sleep"]).is_empty().then_some(())).await;
     let run = |program: &str, arguments: &[&str]| Command::new(program).args(arguments).status().unwrap().success();
     for file in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let path = file.path();
@@ -243,7 +262,7 @@ async fn reboot(node: &Node) {
             run("ip", &["link", "del", &name]);
         }
     }
-    eventually("no cgroup", Duration::from_secs(5), async || cgroup::remove("tripod").ok()).await;
+    eventually("no cgroup", LIMIT, async || cgroup::remove("tripod").ok()).await;
     fs::remove_dir_all(node.state()).unwrap();
     let boot_id = node.folder().join("boot_id");
     fs::write(&boot_id, "11111111-2222-3333-4444-555555555555\n").unwrap();
@@ -259,6 +278,9 @@ async fn after_a_reboot_pods_are_not_ready_and_go_cleanly(node: &mut Node) {
     let created = cri.create(&id, &config, &shell("created", "true")).await.unwrap();
     let (host, _) = cri.run_in_pod(&host_pod("host"), &shell("main", "sleep 1000")).await.unwrap();
     let ip = cri.pod(&id).await.unwrap().network.unwrap().ip;
+    let path = cri.status(&running).await.unwrap().log_path;
+    let said = async || fs::read_to_string(&path).ok()?.ends_with("before\n").then_some(());
+    eventually("the first line", LIMIT, said).await;
     node.kill();
     reboot(node).await;
 
@@ -299,13 +321,12 @@ async fn a_command_ends_with_the_daemon_that_ran_it(node: &mut Node) {
     let (_, id) = cri.run_in_pod(&host_pod("main"), &shell("main", "sleep 1000")).await.unwrap();
     let call = tokio::spawn({
         let (cri, id) = (cri.clone(), id.clone());
-        async move { cri.exec(&id, &["/bin/sh", "-c", "sleep 4567 & sleep 4567"], 2).await }
+        async move { cri.exec(&id, &["/bin/sh", "-c", "sleep 4567 & sleep 4567"], 60).await }
     });
-    eventually("the command", Duration::from_secs(5), async || (find(&["sleep", "4567"]).len() >= 2).then_some(()))
-        .await;
+    eventually("the command", LIMIT, async || (find(&["sleep", "4567"]).len() >= 2).then_some(())).await;
     let cri = node.restart().await;
     assert!(call.await.unwrap().is_err());
     let over = async || find(&["sleep", "4567"]).is_empty().then_some(());
-    eventually("the end of the command", Duration::from_secs(5), over).await;
+    eventually("the end of the command", LIMIT, over).await;
     assert_eq!(cri.sh(&id, "echo fine").await, "fine");
 }

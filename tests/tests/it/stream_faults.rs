@@ -24,8 +24,11 @@ tests![
 ];
 
 /// What is still there of a command after its client has gone has this long, by the daemon's own limit of ten seconds.
-const GRACE: Duration = Duration::from_secs(20);
-const SOON: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(40);
+/// What ends before that limit.
+const SOON: Duration = Duration::from_secs(9);
+/// What has to begin, or to end for another reason.
+const LATER: Duration = Duration::from_secs(40);
 
 /// A container whose first process reaps orphans.
 pub(crate) async fn running(node: &mut Node) -> (Cri, String) {
@@ -44,7 +47,7 @@ async fn gone(words: &[&str], limit: Duration) {
 }
 
 async fn there(words: &[&str]) {
-    eventually(&format!("{words:?}"), SOON, async || (!processes(words).is_empty()).then_some(())).await;
+    eventually(&format!("{words:?}"), LATER, async || (!processes(words).is_empty()).then_some(())).await;
 }
 
 async fn exec(cri: &Cri, id: &str, transport: &str, script: &str, wanted: Wanted) -> Session {
@@ -93,6 +96,7 @@ async fn a_command_on_a_terminal_hangs_up_with_its_client(node: &mut Node) {
     }
     let mut session = exec(&cri, &id, "spdy", "trap '' HUP; echo ready; sleep 72002", Wanted::TERMINAL).await;
     session.read_until("ready\r\n").await;
+    there(&["sleep", "72002"]).await;
     session.kill().await;
     gone(&["sleep", "72002"], GRACE).await;
     node.settled(&before).await;
@@ -124,7 +128,7 @@ async fn an_attachment_ends_with_its_client(node: &mut Node) {
 async fn connections_end_with_their_client(node: &mut Node) {
     let cri = node.ready().await;
     let (pod, _) = cri.run_in_pod(&pod("main"), &shell("main", "exec sleep 73001")).await.unwrap();
-    let pid = eventually("the container", SOON, async || processes(&["sleep", "73001"]).first().copied()).await;
+    let pid = eventually("the container", LATER, async || processes(&["sleep", "73001"]).first().copied()).await;
     let _server = Server::start(pid, &[("127.0.0.1:81", "echo ready; exec cat")]).await;
     let mut before = None;
     for transport in ["spdy"].iter().chain(transports()) {
@@ -134,11 +138,11 @@ async fn connections_end_with_their_client(node: &mut Node) {
         for _ in 0..20 {
             let mut stream = forward.connect(0).await;
             let mut greeting = [0; 6];
-            within("a greeting", SOON, stream.read_exact(&mut greeting)).await.unwrap();
+            within("a greeting", LATER, stream.read_exact(&mut greeting)).await.unwrap();
             stream.write_all(b"hello").await.unwrap();
             streams.push(stream);
         }
-        assert!(!processes(&["cat"]).is_empty());
+        there(&["cat"]).await;
         forward.kill().await;
         gone(&["cat"], SOON).await;
         match &before {
@@ -154,7 +158,7 @@ async fn clients_that_vanish_at_any_point_leave_nothing(node: &mut Node) {
     let script = "while :; do echo tick; sleep 0.05; done";
     let config = ContainerConfig { stdin: true, ..shell("main", script) };
     let (sandbox, id) = cri.run_in_pod(&pod("main"), &config).await.unwrap();
-    let pid = eventually("the container", SOON, async || processes(&["-c", script]).first().copied()).await;
+    let pid = eventually("the container", LATER, async || processes(&["-c", script]).first().copied()).await;
     let _server = Server::start(pid, &[("127.0.0.1:81", "echo ready; exec cat")]).await;
     // What is made with the first of each kind is kept for all.
     for transport in transports().iter().take(2) {
@@ -212,10 +216,10 @@ async fn a_client_that_goes_to_sleep_holds_up_nobody(node: &mut Node) {
     }
     for transport in transports() {
         let url = cri.exec_url(&id, &["/bin/echo", "fine"], Wanted::OUTPUT).await.unwrap();
-        let outcome = within("a session", SOON, Client::new(transport, Wanted::OUTPUT).run(&url, b"")).await;
+        let outcome = within("a session", LATER, Client::new(transport, Wanted::OUTPUT).run(&url, b"")).await;
         assert_eq!(outcome.text(), "fine\n", "{transport}: {}", outcome.error);
     }
-    assert_eq!(within("a command", SOON, cri.sh(&id, "echo fine")).await, "fine");
+    assert_eq!(within("a command", LATER, cri.sh(&id, "echo fine")).await, "fine");
     for session in sleeping {
         session.kill().await;
     }
@@ -248,11 +252,11 @@ async fn a_session_ends_with_its_container(node: &mut Node) {
             }
         }
         for (session, transport, wanted) in sessions {
-            let outcome = within("the end of a session", SOON, session.ended()).await;
+            let outcome = within("the end of a session", LATER, session.ended()).await;
             assert!(outcome.code != 0, "{transport}, {wanted:?}: {outcome:?}");
         }
         assert_eq!(cri.exited(&id).await.exit_code, 137);
-        gone(&["sleep", "74002"], SOON).await;
+        gone(&["sleep", "74002"], LATER).await;
     }
 }
 
@@ -269,7 +273,7 @@ async fn ended_with_the_daemon(node: &mut Node, politely: bool) {
     let counter = "i=0; while :; do i=$((i+1)); echo $i; usleep 5000; done";
     let config = ContainerConfig { stdin: true, ..shell("main", counter) };
     let (sandbox, id) = cri.run_in_pod(&pod("main"), &config).await.unwrap();
-    let pid = eventually("the container", SOON, async || processes(&["-c", counter]).first().copied()).await;
+    let pid = eventually("the container", LATER, async || processes(&["-c", counter]).first().copied()).await;
     let _server = Server::start(pid, &[("127.0.0.1:81", "echo ready; exec cat")]).await;
     let mut sessions = Vec::new();
     let mut forwards = Vec::new();
@@ -291,21 +295,21 @@ async fn ended_with_the_daemon(node: &mut Node, politely: bool) {
         let forward = Forward::start(transport, &url, &[81]).await;
         let mut stream = forward.connect(0).await;
         let mut greeting = [0; 6];
-        within("a greeting", SOON, stream.read_exact(&mut greeting)).await.unwrap();
+        within("a greeting", LATER, stream.read_exact(&mut greeting)).await.unwrap();
         forwards.push((forward, stream));
     }
     if politely {
-        within("the end of the daemon", SOON, node.stop()).await;
+        within("the end of the daemon", LATER, node.stop()).await;
     } else {
         node.kill();
     }
     for session in sessions {
-        within("the end of a session", SOON, session.ended()).await;
+        within("the end of a session", LATER, session.ended()).await;
     }
     for (mut forward, mut stream) in forwards {
         let mut rest = Vec::new();
-        within("the end of a connection", SOON, stream.read_to_end(&mut rest)).await.ok();
-        within("the end of the forwarding", SOON, forward.error()).await;
+        within("the end of a connection", LATER, stream.read_to_end(&mut rest)).await.ok();
+        within("the end of the forwarding", LATER, forward.error()).await;
     }
     gone(&["sleep", "75001"], GRACE).await;
     gone(&["/bin/sh", "-c", "while echo ready; do usleep 1000; done"], GRACE).await;
@@ -325,7 +329,7 @@ async fn ended_with_the_daemon(node: &mut Node, politely: bool) {
         let forward = Forward::start(transport, &url, &[81]).await;
         let mut stream = forward.connect(0).await;
         let mut greeting = [0; 6];
-        within("a greeting", SOON, stream.read_exact(&mut greeting)).await.unwrap();
+        within("a greeting", LATER, stream.read_exact(&mut greeting)).await.unwrap();
         forward.kill().await;
     }
     let log = tripod_tests::log_text(&std::fs::read_to_string(cri.status(&id).await.unwrap().log_path).unwrap());
@@ -337,20 +341,20 @@ async fn a_pod_that_is_stopped_ends_its_forwarding(node: &mut Node) {
     let cri = node.ready().await;
     for transport in transports() {
         let (sandbox, _) = cri.run_in_pod(&pod(transport), &shell("main", "exec sleep 76001")).await.unwrap();
-        let pid = eventually("the container", SOON, async || processes(&["sleep", "76001"]).first().copied()).await;
+        let pid = eventually("the container", LATER, async || processes(&["sleep", "76001"]).first().copied()).await;
         let server = Server::start(pid, &[("127.0.0.1:81", "echo ready; exec cat")]).await;
         let url = cri.forward_url(&sandbox, &[81]).await.unwrap();
         let forward = Forward::start(transport, &url, &[81]).await;
         let mut stream = forward.connect(0).await;
         let mut greeting = [0; 6];
-        within("a greeting", SOON, stream.read_exact(&mut greeting)).await.unwrap();
-        within("the stop", SOON, cri.stop_pod(&sandbox)).await.unwrap();
+        within("a greeting", LATER, stream.read_exact(&mut greeting)).await.unwrap();
+        within("the stop", LATER, cri.stop_pod(&sandbox)).await.unwrap();
         drop(server);
-        within("the removal", SOON, cri.remove_pod(&sandbox)).await.unwrap();
+        within("the removal", LATER, cri.remove_pod(&sandbox)).await.unwrap();
         // A new connection reaches nobody, least of all the host.
         let mut stream = forward.connect(0).await;
         let mut rest = Vec::new();
-        within("the end of a connection", SOON, stream.read_to_end(&mut rest)).await.ok();
+        within("the end of a connection", LATER, stream.read_to_end(&mut rest)).await.ok();
         assert_eq!(rest, b"", "{transport}");
         forward.kill().await;
     }

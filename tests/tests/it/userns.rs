@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use tonic::Code;
@@ -11,7 +12,7 @@ use tripod_cri_api::v1::{
     Capability, ContainerConfig, IdMapping, Int64Value, MountPropagation, NamespaceMode, PodSandboxConfig,
     StatusRequest, UserNamespace,
 };
-use tripod_tests::{Cri, Node, host_pod, image_spec, mount, pod, security_of, shell, tests};
+use tripod_tests::{Cri, Node, eventually, host_pod, image_spec, mount, pod, security_of, shell, tests};
 
 tests![
     root_inside_is_nobody_outside,
@@ -76,10 +77,9 @@ async fn root_inside_is_nobody_outside(node: &mut Node) {
     }
     assert_eq!(cri.sh(&id, "id -u; id -g; cat /proc/self/setgroups").await, "0\n0\nallow");
     // The program is the first process, in a PID namespace that its procfs shows.
-    assert_eq!(
-        cri.sh(&id, "cat /proc/1/cmdline | tr '\\0' ' '; stat -c %u /proc/1 /etc /bin/sh | sort -u").await,
-        "sleep 1000 0"
-    );
+    let script = "cat /proc/1/cmdline | tr '\\0' ' '; stat -c %u /proc/1 /etc /bin/sh | sort -u";
+    let seen = async || (cri.sh(&id, script).await == "sleep 1000 0").then_some(());
+    eventually("the program as the first process", Duration::from_secs(20), seen).await;
     // Every namespace of the container belongs to this one, or the kernel would not show what it is.
     let kinds = "ipc mnt net pid uts cgroup user";
     let outside = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
@@ -290,7 +290,7 @@ async fn terminals_devices_and_users(node: &mut Node) {
         "1000\n2000\n3000\nCapEff:\t0000000000000000"
     );
     let log = cri.status(&id).await.unwrap().log_path;
-    tripod_tests::eventually("the log", std::time::Duration::from_secs(20), async || {
+    eventually("the log", Duration::from_secs(20), async || {
         fs::read_to_string(&log).unwrap().contains("again").then_some(())
     })
     .await;

@@ -102,9 +102,9 @@ fn spawn(plan: &LaunchPlan, script: &str) -> Child {
     command.spawn().expect("a shell")
 }
 
-/// Waits until `done`, at most ten seconds.
+/// Waits until `done`, at most a minute.
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if done() {
             return;
         }

@@ -51,7 +51,7 @@ impl Host {
 }
 
 async fn not_ready(network: &Network) -> Option<String> {
-    tokio::time::timeout(Duration::from_millis(200), network.status()).await.expect("status answers at once").not_ready
+    tokio::time::timeout(Duration::from_secs(2), network.status()).await.expect("status answers at once").not_ready
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn host_ports_work_without_a_plugin_for_them() {
             let target = address(HOST[family], 8080);
             let caller = OUTSIDE[family].parse().expect("an address");
             // The plugin's bridge looks for duplicates of its link-local address first, which IPv6 needs to forward.
-            let limit = Duration::from_secs(5);
+            let limit = Duration::from_secs(20);
             eventually(limit, "reached", async || host.outside.run(|| tcp(target)) == Ok(caller)).await;
             other.space().run(|| tcp(target)).expect("from another pod");
             pod.space().run(|| tcp(target)).expect("from the pod itself");
@@ -162,11 +162,10 @@ fn a_port_mapping_plugin_is_given_the_ports() {
 #[test]
 fn a_plugin_that_hangs_holds_up_nobody_else() {
     on_host(|mut host| async move {
-        host.config.cni_add_timeout = 2;
+        host.config.cni_add_timeout = 10;
         host.plugin("slow", r#"case $CNI_COMMAND in ADD) sleep 60;; esac"#);
         host.configure("1.0.0", &serde_json::json!([{"type": "slow"}]));
         let network = host.network();
-        let began = Instant::now();
         let add = tokio::spawn({
             let network = network.clone();
             async move { try_start(&network, pod_config(vec![])).await.map(|pod| pod.id) }
@@ -176,7 +175,7 @@ fn a_plugin_that_hangs_holds_up_nobody_else() {
         let mut on_host_network = pod_config(vec![]);
         on_host_network.namespaces.host_network = true;
         try_start(&network, on_host_network).await.expect("another pod");
-        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(!add.is_finished(), "nobody waited for the plugin");
         let error = add.await.expect("an answer").expect_err("a time-out");
         assert_eq!(error.kind(), Kind::DeadlineExceeded);
         assert!(error.to_string().contains("slow did not finish ADD"), "{error}");
@@ -229,12 +228,12 @@ fn a_failed_del_is_kept_shown_and_tried_again() {
         // A new daemon does not know the pod, fails too, and goes on trying by itself.
         let network = host.network();
         network.recover(&Known::default()).await.expect("recovered");
-        eventually(Duration::from_secs(5), "its failure is shown", async || {
+        eventually(Duration::from_secs(20), "its failure is shown", async || {
             network.status().await.details.iter().any(|(key, _)| key == &trouble)
         })
         .await;
         fs::write(host.dir.path().join("go"), "").expect("written");
-        eventually(ROUND + Duration::from_secs(5), "the release is tried again", async || host.traces().is_empty())
+        eventually(ROUND + Duration::from_secs(20), "the release is tried again", async || host.traces().is_empty())
             .await;
         assert!(network.status().await.details.iter().all(|(key, _)| key != &trouble));
     });
@@ -251,7 +250,7 @@ fn readiness_follows_the_configuration() {
         assert!(not_ready(&network).await.expect("no configuration").contains("no CNI configuration"));
         let error = try_start(&network, pod_config(vec![])).await.map(|pod| pod.id).expect_err("no network");
         assert_eq!(error.kind(), Kind::Unavailable);
-        let limit = Duration::from_secs(4);
+        let limit = Duration::from_secs(20);
         host.configure("1.0.0", &serde_json::json!([{"type": "net"}]));
         eventually(limit, "ready", async || not_ready(&network).await.is_none()).await;
         eventually(limit, "no bridge any more", async || {

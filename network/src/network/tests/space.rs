@@ -113,8 +113,8 @@ impl Drop for Server {
 
 /// Connects once, and gives the address under which the server saw us.
 pub(super) fn tcp(to: SocketAddr) -> Result<IpAddr, String> {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(1500)).map_err(|error| error.to_string())?;
-    stream.set_read_timeout(Some(Duration::from_millis(1500))).expect("a time-out");
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).map_err(|error| error.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
     answer.parse().map_err(|_| format!("the server answered {answer:?}"))
@@ -124,7 +124,7 @@ pub(super) fn tcp(to: SocketAddr) -> Result<IpAddr, String> {
 pub(super) fn udp(from: u16, to: SocketAddr) -> Result<IpAddr, String> {
     let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
     let socket = UdpSocket::bind((any, from)).map_err(|error| error.to_string())?;
-    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
+    socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a time-out");
     socket.connect(to).map_err(|error| error.to_string())?;
     socket.send(b"who am I").map_err(|error| error.to_string())?;
     let mut buffer = [0; 64];

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Makes new processes without end, never so many that one cannot be made: its shell would end.
+const FORKS: &str = "while :; do n=0; while [ $n -lt 50 ]; do (sleep 0.01; sleep 0.01) & n=$((n+1)); done; wait; done";
+
 #[tokio::test]
 async fn everything_that_runs_is_killed_and_removed() {
     let own = Own::new();
@@ -46,7 +49,7 @@ async fn the_unified_tree_kills_all_at_once() {
     fs::create_dir(&nested).unwrap();
     let mut inner = plan.clone();
     inner.cgroups.dirs = vec![nested];
-    let mut child = spawn(&inner, "while :; do (sleep 0.01; sleep 0.01) & done");
+    let mut child = spawn(&inner, FORKS);
     until("a few forks", || kill::processes(&dir).unwrap().len() > 20).await;
     let mut usage = Usage::default();
     own.0.usage(&plan, &mut usage);
@@ -61,7 +64,7 @@ async fn the_unified_tree_kills_all_at_once() {
 async fn forks_do_not_outrun_the_kill() {
     let own = Own::new();
     let plan = own.create(Resources { pids_limit: Some(200), ..Resources::default() }).await;
-    let mut child = spawn(&plan, "while :; do (sleep 0.01; sleep 0.01) & done");
+    let mut child = spawn(&plan, FORKS);
     let dir = plan.cgroups.dirs[0].clone();
     until("a few forks", || kill::processes(&dir).unwrap().len() > 20).await;
     own.0.kill(&plan.cgroups).await.unwrap();

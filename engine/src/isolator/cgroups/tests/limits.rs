@@ -99,6 +99,7 @@ async fn limits_change_while_a_container_is_frozen() {
         Version::V2 => ("cgroup.freeze", "1"),
     };
     file::write(&freezer.join(file), frozen).unwrap();
+    until("that it is frozen", || file::read(&freezer.join(file)).unwrap() == frozen).await;
     let shrink = Resources { memory_limit: Some(32 << 20), cpu_shares: Some(2048), ..Resources::default() };
     own.0.update(&plan, &shrink, true).await.unwrap();
     assert_eq!(own.limit(&plan, Controller::Memory, "memory.limit_in_bytes", "memory.max"), "33554432");

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::*;
 
-fn sh(script: &str) -> Value {
-    json!({ "path": "/bin/sh", "args": ["named", "-c", script], "env": ["PATH=/usr/bin:/bin", "A=b=c"], "timeout": 1 })
+fn sh(script: &str, timeout: u32) -> Value {
+    let env = ["PATH=/usr/bin:/bin", "A=b=c"];
+    json!({ "path": "/bin/sh", "args": ["named", "-c", script], "env": env, "timeout": timeout })
 }
 
 fn bundles() -> (tempfile::TempDir, Bundles) {
@@ -22,9 +23,11 @@ fn plan() -> LaunchPlan {
 async fn all_hooks_after_the_end_run_once_whatever_becomes_of_each() {
     let (state, bundles) = bundles();
     let seen = state.path().join("seen");
-    let script = |rest: &str| sh(&format!("echo \"$0 $A $(env | wc -l) $(pwd) $(cat)\" >>{}; {rest}", seen.display()));
+    let script = |rest: &str, timeout: u32| {
+        sh(&format!("echo \"$0 $A $(env | wc -l) $(pwd) $(cat)\" >>{}; {rest}", seen.display()), timeout)
+    };
     let absent = json!({ "path": "/no/such/hook" });
-    let hooks = json!({ "poststop": [script("exit 3"), absent, script("exec sleep 1000"), script("")] });
+    let hooks = json!({ "poststop": [script("exit 3", 60), absent, script("exec sleep 1000", 5), script("", 60)] });
     let spec = json!({ "annotations": { "k": "v" }, "hooks": hooks });
     let mut fds = Vec::new();
     let hooked = bundles.make(&plan(), &spec, &mut fds).unwrap();
@@ -54,7 +57,7 @@ async fn all_hooks_after_the_end_run_once_whatever_becomes_of_each() {
 async fn what_an_earlier_daemon_has_left_is_ended() {
     let (state, bundles) = bundles();
     let seen = state.path().join("seen");
-    let spec = json!({ "hooks": { "poststop": [sh(&format!("echo ran >>{}", seen.display()))] } });
+    let spec = json!({ "hooks": { "poststop": [sh(&format!("echo ran >>{}", seen.display()), 60)] } });
     bundles.make(&plan(), &spec, &mut Vec::new()).unwrap();
     // One that was cut off while it was made.
     std::fs::create_dir(bundles.of("c2")).unwrap();
