@@ -67,7 +67,7 @@ mod tests {
             let begin = Instant::now();
             std::fs::write(&log, "x").unwrap();
             watch.changed().await;
-            assert!(begin.elapsed() < Duration::from_millis(500));
+            assert!(begin.elapsed() < Duration::from_millis(900));
         }
         // All of that was taken.
         assert!(tokio::time::timeout(Duration::from_millis(50), watch.changed()).await.is_err());

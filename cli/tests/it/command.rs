@@ -28,7 +28,7 @@ const STAGE: &str = "TRIPOD_CLI_IT_STAGE";
 const TERMINAL: &str = "TRIPOD_CLI_IT_TERMINAL";
 
 /// Longest wait for something at a terminal, and for the end of a command.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Parser)]
 #[command(name = "tripod")]

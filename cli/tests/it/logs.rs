@@ -111,7 +111,7 @@ async fn following_outlives_the_daemon() {
 async fn following_ends_when_nothing_more_is_to_be_shown() {
     let (daemon, _folder, _) = with_log("2026-01-01T00:00:01Z stdout F one\n").await;
     let command = tripod(&daemon.socket(), &["logs", "-f", "--until", "2026-01-01T00:00:02Z", "web"]);
-    let output = tokio::time::timeout(Duration::from_secs(5), outcome(command, b"")).await.unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(20), outcome(command, b"")).await.unwrap();
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"one\n"[..]));
 }
 

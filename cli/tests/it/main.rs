@@ -19,7 +19,7 @@ use std::{future::Future, process::ExitCode, time::Duration};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Longest time of one test.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     if let Some(stage) = command::stage() {

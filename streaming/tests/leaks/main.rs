@@ -55,6 +55,21 @@ fn held(world: &World) -> Held {
     Held { descriptors, children, sessions: world.active() }
 }
 
+/// What it holds once nothing is under way any more.
+async fn settled(world: &World) -> Held {
+    let begin = Instant::now();
+    let (mut last, mut since) = (held(world), begin);
+    while last.sessions > 0 || since.elapsed() < Duration::from_millis(500) {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it goes on: {last:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = held(world);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
 /// A server that nobody else uses.
 struct Alone {
     world: World,
@@ -83,8 +98,7 @@ where
         // The first process makes the runtime watch for the ends of children.
         let warm = world.sh("true", world::OUT);
         spdy_client::Client::start(&warm, "", world::OUT).await.finish().await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let before = held(&world);
+        let before = settled(&world).await;
         work(world.clone()).await;
         let start = Instant::now();
         loop {

@@ -11,7 +11,7 @@ use crate::{
     ws_client,
 };
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn five_hundred_sessions() {

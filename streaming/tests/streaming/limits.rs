@@ -33,17 +33,17 @@ async fn so_many_sessions_last() {
 
 #[tokio::test]
 async fn a_silent_session_ends() {
-    let world = World::with(Config { idle_seconds: 2, ..Config::default() }).await;
+    let world = World::with(Config { idle_seconds: 3, ..Config::default() }).await;
     let mut client = Client::start(&world.exec(&["cat"], ALL), V4, ALL).await;
     let start = Instant::now();
-    for _ in 0..6 {
+    for _ in 0..8 {
         sleep(Duration::from_millis(500)).await;
         client.write(b"x").await;
         until(client.stdout.as_mut().unwrap(), "x").await;
     }
     let (_, _, status) = client.finish().await;
-    assert!(status.contains("no byte has moved for 2 seconds"), "{status}");
-    assert!((4900..10_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!(status.contains("no byte has moved for 3 seconds"), "{status}");
+    assert!((6900..60_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     world.stop().await;
 }
 
@@ -53,10 +53,10 @@ async fn streams_come_soon_or_not_at_all() {
     let url = world.sh("true", OUT);
     let (connection, _incoming) = spdy_client::upgrade(connect(&url).await, &url, &[V4]).await;
     let (mut error, _writer) = spdy_client::open(&connection, &[("streamType", "error")]).await.split();
-    let status = timeout(Duration::from_secs(3), spdy_client::all(Some(&mut error))).await.unwrap();
+    let status = timeout(Duration::from_secs(20), spdy_client::all(Some(&mut error))).await.unwrap();
     let status = String::from_utf8(status).unwrap();
     assert!(status.contains("has not opened the streams"), "{status}");
-    timeout(Duration::from_secs(3), connection.closed()).await.unwrap();
+    timeout(Duration::from_secs(20), connection.closed()).await.unwrap();
     world.stop().await;
 }
 
@@ -80,7 +80,7 @@ async fn clients_say_soon_what_they_want() {
         let mut io = connect(&world.sh("true", OUT)).await;
         io.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        timeout(Duration::from_secs(15), io.read_to_string(&mut answer)).await.unwrap().unwrap();
+        timeout(Duration::from_secs(60), io.read_to_string(&mut answer)).await.unwrap().unwrap();
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
     };
     tokio::join!(slow(""), slow("GET /exec/token HTTP/1.1\r\nHost: x\r\n"));
@@ -99,7 +99,7 @@ async fn requests_have_a_size() {
         let _ = io.write_all(head.as_bytes()).await;
         let _ = io.read_to_string(&mut answer).await;
     };
-    timeout(Duration::from_secs(5), exchange).await.unwrap();
+    timeout(Duration::from_secs(20), exchange).await.unwrap();
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
     world.stop().await;
 }

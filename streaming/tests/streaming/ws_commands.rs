@@ -82,7 +82,7 @@ async fn older_clients_end_the_input_by_leaving() {
     let data = vec![b'x'; 3 << 20];
     client.send(0, &data).await;
     client.socket.close(None).await.unwrap();
-    timeout(Duration::from_secs(5), async {
+    timeout(Duration::from_secs(20), async {
         while !file.exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -101,7 +101,7 @@ async fn whoever_leaves_an_attachment_has_left() {
     client.send(0, b"hello").await;
     client.until(1, "hello").await;
     client.socket.close(None).await.unwrap();
-    timeout(Duration::from_secs(3), async {
+    timeout(Duration::from_secs(8), async {
         while world.active() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -230,7 +230,7 @@ async fn messages_have_a_size() {
     let header = [&[0x82, 0xff][..], &(64_u64 << 20).to_be_bytes(), &[0; 4]].concat();
     io.write_all(&header).await.unwrap();
     let mut answer = Vec::new();
-    match timeout(Duration::from_secs(5), io.read_to_end(&mut answer)).await.unwrap() {
+    match timeout(Duration::from_secs(20), io.read_to_end(&mut answer)).await.unwrap() {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }

@@ -2,7 +2,7 @@
 
 use super::{raw::*, *};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_is_silent_until_its_client_speaks() {
     let (_connection, _incoming, mut raw) = server();
     assert!(timeout(Duration::from_millis(50), raw.event()).await.is_err());

@@ -46,7 +46,7 @@ async fn a_peers_windows_bind_us_once_it_shows_them() {
     within(write).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn windows_of_the_specification_bind_a_client_until_the_peer_has_spoken() {
     for (settings, more) in [(Some(window(65_536 + 10)), 10), (None, 34_464)] {
         let (connection, _incoming, mut raw) = against(Role::Client, Config::default(), 1 << 20);
@@ -69,7 +69,7 @@ async fn windows_of_the_specification_bind_a_client_until_the_peer_has_spoken() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_smaller_window_can_go_below_zero() {
     let (_connection, mut incoming, mut raw) = server();
     raw.send(window(100)).await;
@@ -167,7 +167,7 @@ async fn a_peer_that_breaks_its_promise() {
 }
 
 /// One stream that nobody reads holds a peer without flow control back; nothing is lost, and no update is wasted on it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stalled_stream() {
     let config = Config { inbox: 10_000, ..Config::default() };
     let (_connection, mut incoming, raw) = against(Role::Server, config, 4096);
@@ -227,7 +227,7 @@ async fn an_update_behind_data() {
     within(writer.write(&[2; 1000])).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_full_stream_that_is_given_up_makes_room() {
     for reset in [true, false] {
         let config = Config { inbox: 10, ..Config::default() };
