@@ -40,8 +40,20 @@ pub async fn load(
     let request = LoadRequest { archive: source, name: name.map(str::to_owned), platform: platform.map(str::to_owned) };
     let loaded = root.images.load(request).await;
     sent.await.unwrap();
-    root.assert_no_leftovers();
+    nothing_is_left(root).await;
     loaded
+}
+
+/// Waits until nothing is being staged: what the store does in the background passes through there, too.
+pub async fn nothing_is_left(root: &Root) {
+    let staging = root.path().join("staging");
+    for _ in 0..600 {
+        if std::fs::read_dir(&staging).unwrap().next().is_none() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    root.assert_no_leftovers();
 }
 
 async fn save(root: &Root, images: &[&str], format: ArchiveFormat) -> Result<Vec<u8>, Error> {
