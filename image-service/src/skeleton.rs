@@ -158,7 +158,7 @@ impl<R: BufRead> Tap<R> {
     }
 
     /// Over a stream that is not.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn silent(inner: R) -> Self {
         Self { inner, recorder: None }
     }
@@ -178,7 +178,7 @@ impl<R: BufRead> Tap<R> {
     }
 
     /// The stream alone; what it still has is not recorded.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn into_inner(self) -> R {
         self.inner
     }
