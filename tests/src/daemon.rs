@@ -19,6 +19,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     values: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -30,6 +31,11 @@ impl Settings {
     /// Sets anything.
     pub fn raw(&mut self, name: &str, value: &str) {
         self.values.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Sets a variable of the environment.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_owned(), value.to_owned());
     }
 
     fn write(&self, file: &Path) {
@@ -82,6 +88,7 @@ impl Daemon {
             command
         };
         let process = command
+            .envs(&settings.environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the daemon's log"))
             .stderr(log)

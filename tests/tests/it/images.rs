@@ -22,6 +22,7 @@ tests![
     a_list_of_platforms_is_resolved,
     credentials_serve_one_call,
     pulls_that_fail_say_what_the_kubelet_reads,
+    proxies_are_those_of_the_environment,
     a_stuck_pull_ends_with_an_error,
     a_broken_download_goes_on,
     pinned_images_are_marked,
@@ -199,6 +200,21 @@ async fn pulls_that_fail_say_what_the_kubelet_reads(node: &mut Node) {
     }
     registry.fail("busy:1", Fault::None);
     cri.pull("registry.test/busy:1").await.unwrap();
+}
+
+async fn proxies_are_those_of_the_environment(node: &mut Node) {
+    let registry = node.registry().await;
+    let image = Image::busybox();
+    registry.push("app:1", &image);
+    // A name that only the proxy can make something of; what it is sent it serves itself.
+    let folder = node.certs_dir().join("far.test");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("hosts.toml"), "server = \"http://far.test\"\n").unwrap();
+    node.settings.env("HTTP_PROXY", &format!("http://{}", registry.address()));
+    node.settings.env("NO_PROXY", "near.test");
+    node.settings.raw("image.timeouts.attempts", "2");
+    let cri = node.start().await;
+    assert_eq!(cri.pull("far.test/app:1").await.unwrap(), image.id());
 }
 
 /// 31.
