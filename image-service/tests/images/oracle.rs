@@ -1,9 +1,12 @@
 //! Whatever tar writes and umoci unpacks: containers must see the same.
 //!
-//! What differs on purpose, and is left out here: extended attributes other than those of users, capabilities and ACLs
-//! (a layer must not set the host's labels or overlayfs's marks); attributes with an empty value, which umoci drops;
-//! character devices 0:0, which overlayfs takes for whiteouts; times after the year 2262, which umoci cannot count; hard links into lower layers, which no builder writes and
-//! which a store of separate layers cannot have; and the times of folders that no entry names.
+//! What differs on purpose, and is left out here:
+//! * extended attributes other than those of users, capabilities and ACLs: a layer must not set the host's labels or
+//!   overlayfs's marks; and attributes with an empty value, which umoci drops;
+//! * character devices 0:0, which overlayfs takes for whiteouts;
+//! * times after the year 2262, which umoci cannot count, and those of folders that no entry names;
+//! * hard links into lower layers, which no builder writes and which a store of separate layers cannot have;
+//! * time and attributes of the root, which is a folder of the container's own.
 
 use std::{
     collections::BTreeMap,
