@@ -21,7 +21,9 @@ pub(super) struct Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let removed = fs::remove_dir_all(&self.folder);
+        // It may be nested deeper than there are descriptors.
+        let emptied = crate::trash::Trash::new(self.folder.clone()).empty();
+        let removed = emptied.and_then(|()| fs::remove_dir(&self.folder));
         if !std::thread::panicking() {
             removed.unwrap();
         }

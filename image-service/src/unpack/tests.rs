@@ -192,3 +192,27 @@ fn what_lies_in_a_whiteout_is_refused() {
         below_victim(&[(EntryType::Regular, ".wh.a", "", 0o644), (EntryType::Link, "b", "a", 0o644)]);
     assert!(result.unwrap_err().to_string().contains("does not have"));
 }
+
+/// As deep as a path can be, which must be no question of stack.
+#[test]
+fn depth_is_no_matter() {
+    let path = "a/".repeat(1900) + "f";
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_pax_extensions([("path", path.as_bytes())]).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_path("short").unwrap();
+    header.set_size(0);
+    header.set_cksum();
+    builder.append(&header, &[][..]).unwrap();
+    let bytes = builder.into_inner().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (root, discard) = (folder.path().join("root"), folder.path().join("discard"));
+    std::fs::create_dir(&root).unwrap();
+    std::fs::create_dir(&discard).unwrap();
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    let deep = small.spawn(move || unpack(&bytes[..], &root, &discard, &Limits::default()).unwrap().0);
+    let unpacked = deep.unwrap().join().unwrap();
+    assert_eq!((unpacked.inodes, unpacked.implied.len()), (1901, 1900));
+    // Others remove folders with a descriptor for each level.
+    crate::trash::Trash::new(folder.path().to_owned()).empty().unwrap();
+}

@@ -147,24 +147,49 @@ impl Tree {
         if let Some(dir) = self.cache.get(path) {
             return Ok(Rc::clone(dir));
         }
-        let dir = match self.open(path) {
-            Ok(dir) => dir,
-            Err(absent @ (Errno::NOENT | Errno::NOTDIR)) => self.make(path, absent)?,
-            Err(error) => return Err(through(path, error)),
-        };
+        match self.open(path) {
+            Ok(folder) => Ok(self.keep(path, folder)),
+            Err(absent @ (Errno::NOENT | Errno::NOTDIR)) => self.make_all(path, absent),
+            Err(error) => Err(through(path, error)),
+        }
+    }
+
+    fn keep(&mut self, path: &[u8], folder: Folder) -> Rc<Folder> {
         if self.cache.len() >= CACHED {
             self.cache.clear();
         }
-        let dir = Rc::new(dir);
-        self.cache.insert(path.to_vec(), Rc::clone(&dir));
-        Ok(dir)
+        let folder = Rc::new(folder);
+        self.cache.insert(path.to_vec(), Rc::clone(&folder));
+        folder
+    }
+
+    /// Makes a folder and those above it that are missing. How deep they lie is the archive's to choose, so that there
+    /// is no recursion.
+    fn make_all(&mut self, path: &[u8], absent: Errno) -> Result<Rc<Folder>, UnpackError> {
+        let mut missing = vec![(path, absent)];
+        let mut above = split(path).0;
+        let mut folder = loop {
+            if above.is_empty() {
+                break Rc::clone(&self.root);
+            }
+            match self.open(above) {
+                Ok(folder) => break self.keep(above, folder),
+                Err(absent @ (Errno::NOENT | Errno::NOTDIR)) => missing.push((above, absent)),
+                Err(error) => return Err(through(above, error)),
+            }
+            above = split(above).0;
+        };
+        while let Some((path, absent)) = missing.pop() {
+            let made = self.make(&folder, path, absent)?;
+            folder = self.keep(path, made);
+        }
+        Ok(folder)
     }
 
     /// Makes a folder that could not be opened, for this reason.
-    fn make(&mut self, path: &[u8], absent: Errno) -> Result<Folder, UnpackError> {
+    fn make(&mut self, parent: &Folder, path: &[u8], absent: Errno) -> Result<Folder, UnpackError> {
         let failed = |error| UnpackError::write("make the folder", path, error);
-        let (parent, name) = split(path);
-        let parent = self.dir(parent)?;
+        let name = split(path).1;
         let real = parent.join(name);
         let whiteout = self.whiteouts.remove(&real);
         if whiteout {
