@@ -1,7 +1,10 @@
 //! `tripod image`: the commands about images, with a daemon or without.
 
 mod archive;
+mod check;
+mod df;
 mod load;
+mod prune;
 mod save;
 
 use std::process::ExitCode;
@@ -37,6 +40,28 @@ pub enum ImageCommand {
     /// Write images into an archive
     #[command(after_help = save::HELP)]
     Save(save::SaveArgs),
+    /// Remove images that nobody uses
+    #[command(after_help = "Examples:
+  tripod image prune                    images without a tag, and what nothing refers to
+  tripod image prune --all -n           what would go if all that no container uses went
+  tripod image prune --all --filter until=240h --filter label=team=blue
+
+Images that a container uses, running or not, and those in the setting image.pinned stay. On a node with a kubelet
+that collects images itself, what --all removes is pulled again when it is needed.")]
+    Prune(prune::PruneArgs),
+    /// Show what the disk is used for
+    #[command(
+        after_help = "SHARED is of layers that other images have as well, UNIQUE is what would be free without the image."
+    )]
+    Df(df::DfArgs),
+    /// Look for damage to the store, and repair it
+    #[command(after_help = "Examples:
+  tripod image check                    reads every file of every layer; ends with 1 if something is wrong
+  tripod image check --repair           fetches again what is broken
+  tripod image check --repair --creds me registry.example/app:1 < password
+
+Containers that run keep the files that they have until they are made anew.")]
+    Check(check::CheckArgs),
 }
 
 /// Arguments of `image inspect`.
@@ -57,6 +82,9 @@ pub(crate) async fn command(command: ImageCommand, embed: &dyn Embed) -> Result<
         ImageCommand::Rm(args) => pull::remove(args, embed).await,
         ImageCommand::Load(args) => load::command(args, embed).await,
         ImageCommand::Save(args) => save::command(args, embed).await,
+        ImageCommand::Prune(args) => prune::command(args, embed).await,
+        ImageCommand::Df(args) => df::command(args, embed).await,
+        ImageCommand::Check(args) => check::command(args, embed).await,
         ImageCommand::Inspect(args) => {
             let InspectImageArgs { connection, store, image } = args;
             with_store(&connection, &store, embed, async |mut client| {

@@ -72,6 +72,8 @@ pub struct ImageConfig {
     pub igzip: bool,
     /// Seconds for which the layers of a failed pull are kept.
     pub keep_partial_seconds: u64,
+    /// Bytes of the filesystem that pulls leave free.
+    pub min_free_bytes: u64,
     /// Images that the kubelet is asked to keep.
     pub pinned: Vec<String>,
     /// Limits on what registries send.
@@ -150,6 +152,7 @@ impl Default for ImageConfig {
             parallel_layers: service.parallel_layers,
             igzip: service.igzip,
             keep_partial_seconds: service.keep_partial_seconds,
+            min_free_bytes: service.min_free_bytes,
             pinned: service.pinned,
             limits: service.limits,
             timeouts: service.timeouts,
@@ -308,8 +311,17 @@ impl Config {
 
     /// The settings of the image service.
     pub(crate) fn image_service(&self) -> tripod_image_service::Config {
-        let ImageConfig { certs_dir, parallel_layers, igzip, keep_partial_seconds, pinned, limits, timeouts, ranges } =
-            self.image.clone();
+        let ImageConfig {
+            certs_dir,
+            parallel_layers,
+            igzip,
+            keep_partial_seconds,
+            min_free_bytes,
+            pinned,
+            limits,
+            timeouts,
+            ranges,
+        } = self.image.clone();
         let root = self.root.clone();
         tripod_image_service::Config {
             root,
@@ -317,6 +329,7 @@ impl Config {
             parallel_layers,
             igzip,
             keep_partial_seconds,
+            min_free_bytes,
             pinned,
             limits,
             timeouts,

@@ -1,12 +1,14 @@
 //! What tripod's own commands ask about images, beside what CRI has.
 
+mod store;
+
 use std::io;
 
 use futures::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 use tripod_cri_api::own::{
-    ArchiveFormat, LoadRequest, LoadResponse, LoadedImage, SaveRequest, SaveResponse, images_server::Images,
+    self, ArchiveFormat, LoadRequest, LoadResponse, LoadedImage, SaveRequest, SaveResponse, images_server::Images,
 };
 use tripod_image_service::{ArchiveFormat as Format, ImageService, LoadRequest as Load};
 
@@ -73,5 +75,19 @@ impl Images for OwnImages {
             Err(error) => Err(status(error)),
         });
         Ok(Response::new(size.chain(pieces).boxed()))
+    }
+
+    async fn disk_usage(&self, _: Request<own::DiskUsageRequest>) -> Reply<own::DiskUsageResponse> {
+        store::disk_usage(&self.service).await
+    }
+
+    async fn prune(&self, request: Request<own::PruneRequest>) -> Reply<own::PruneResponse> {
+        store::prune(&self.service, request.into_inner()).await
+    }
+
+    type CheckStream = BoxStream<'static, Result<own::CheckEvent, Status>>;
+
+    async fn check(&self, request: Request<own::CheckRequest>) -> Reply<Self::CheckStream> {
+        store::check(self.service.clone(), request.into_inner())
     }
 }

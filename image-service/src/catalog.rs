@@ -301,10 +301,10 @@ impl Change {
         (Self { drop, unname: untagged, ..Self::default() }, Some(removed))
     }
 
-    /// Images of which something is missing, with all their names.
-    pub(crate) fn incomplete(state: &State, is_broken: impl Fn(&ImageRecord) -> bool) -> Self {
+    /// Some images go, with all their names.
+    pub(crate) fn without(state: &State, goes: impl Fn(&ImageRecord) -> bool) -> Self {
         let drop: Vec<Digest> =
-            state.images.values().filter(|image| is_broken(image)).map(|image| image.id.clone()).collect();
+            state.images.values().filter(|image| goes(image)).map(|image| image.id.clone()).collect();
         let unname = drop.iter().flat_map(|id| state.names_of(id)).cloned().collect();
         Self { drop, unname, ..Self::default() }
     }
@@ -387,6 +387,32 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Containers that were made from an image or have it as a volume.
+    pub(crate) fn users_of(&self, image: &Digest) -> impl Iterator<Item = &ContainerId> {
+        self.leases.iter().filter(move |(_, lease)| lease.images.contains_key(image)).map(|(container, _)| container)
+    }
+
+    /// What nothing would need if these images were gone, and layers of pulls that failed are not kept: layers, and the
+    /// bytes on disk of these and of blobs.
+    pub(crate) fn freed_without(&self, gone: &HashSet<Digest>) -> (u64, u64) {
+        let images = || self.images.values().filter(|image| !gone.contains(&image.id));
+        let of_images = images().flat_map(|image| image.layers.iter().chain(image.blobs.keys()));
+        let leases = self.leases.values().flat_map(|lease| lease.images.values().flatten());
+        let needed: HashSet<&Digest> = of_images.chain(leases).chain(self.pins.keys()).collect();
+        let layers = self.layers.values().filter(|layer| !needed.contains(&layer.diff_id));
+        let (count, bytes) =
+            layers.fold((0, 0), |(count, bytes), layer| (count + 1, bytes + layer.unpacked.disk_bytes));
+        let blobs: BTreeMap<&Digest, u64> = self
+            .images
+            .values()
+            .filter(|image| gone.contains(&image.id))
+            .flat_map(|image| &image.blobs)
+            .filter(|(blob, _)| !needed.contains(blob))
+            .map(|(blob, size)| (blob, *size))
+            .collect();
+        (count, bytes + blobs.values().sum::<u64>())
     }
 
     /// Layers and blobs that something needs: an image, a container or a running pull.

@@ -21,6 +21,9 @@ pub struct Config {
     /// Seconds for which the layers of a failed pull are kept, so that the next try fetches the others only. A full disk
     /// ends that at once.
     pub keep_partial_seconds: u64,
+    /// Bytes of the filesystem that pulls leave free, or a twentieth of it where that is less; 0 is no limit. With less
+    /// than twice as much free, all that nothing refers to is deleted at once.
+    pub min_free_bytes: u64,
     /// Images that kubelet's garbage collection leaves alone: references, or beginnings of references before a `*`.
     pub pinned: Vec<String>,
     /// Limits on what registries send.
@@ -42,6 +45,7 @@ impl Default for Config {
             parallel_layers: std::thread::available_parallelism().map_or(3, |cores| cores.get().max(3)),
             igzip: true,
             keep_partial_seconds: 600,
+            min_free_bytes: 2 << 30,
             pinned: Vec::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),

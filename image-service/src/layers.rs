@@ -109,6 +109,7 @@ impl Staging {
         if !target.exists() {
             return std::fs::rename(&self.path, target);
         }
+        let _alone = self.trash.retiring();
         // The list first: after a crash at any point the old files are either in place or on it.
         let aside = layout.retired().join(crate::trash::unique());
         write_whole(&aside.with_extension("json"), &serde_json::to_vec(holders)?, &layout.staging())?;
@@ -153,3 +154,6 @@ pub(crate) fn load(layout: &Layout, trash: &Trash, boot: &str) -> io::Result<Vec
     }
     Ok(layers)
 }
+
+#[cfg(test)]
+mod tests;

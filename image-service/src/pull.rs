@@ -18,6 +18,7 @@ use crate::{
     progress::{LayerMeter, PullMeter, PullProgress},
     reference::Reference,
     registry::{Resolved, Session, auth::RegistryAuth},
+    room,
     service::Inner,
 };
 
@@ -113,6 +114,14 @@ async fn run(
     pins.add(&diff_ids);
     let blobs = &documents.manifest.layers;
     meter.set(blobs.iter().map(|blob| LayerMeter::new(blob.digest.clone(), blob.size)).collect());
+    let absent = {
+        let state = inner.fetcher.catalog.state();
+        let absent = blobs.iter().zip(&diff_ids).filter(|(_, diff_id)| !state.layers.contains_key(*diff_id));
+        absent.fold(0_u64, |bytes, (blob, _)| bytes.saturating_add(blob.size))
+    };
+    if absent > 0 {
+        room::make(inner, absent).await?;
+    }
     let fetches: FuturesUnordered<_> = blobs
         .iter()
         .zip(&diff_ids)

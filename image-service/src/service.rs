@@ -22,7 +22,7 @@ use crate::{
     progress::PullMeter,
     pull::{self, PullRequest},
     registry::Registries,
-    sync,
+    room, sync,
     trash::Trash,
     unpack::Igzip,
 };
@@ -63,6 +63,7 @@ impl ImageService {
         }
         sync::start(&inner);
         gc::start(&inner);
+        room::start(&inner);
         inner.sweep.notify_one();
         inner.sync.notify_one();
         Ok(Self { inner })
@@ -133,7 +134,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
     let same_boot = catalog.checked_boot()?.is_some_and(|checked| checked == boot);
     let before = catalog.state().images.len();
     catalog.change_now(|state| {
-        Change::incomplete(state, |image| {
+        Change::without(state, |image| {
             let layers = image.layers.iter().all(|layer| state.layers.contains_key(layer));
             let whole = layers && (same_boot || image.blobs.keys().all(|blob| content::read(&layout, blob).is_some()));
             !whole

@@ -15,7 +15,7 @@ use tripod_engine::{ContainerId, Error, Result, usage::WritableLayer};
 use crate::{content, fetch::blocking, service::ImageService};
 
 /// How old a count of a writable layer may be.
-const FRESH: Duration = Duration::from_secs(10);
+pub(crate) const FRESH: Duration = Duration::from_secs(10);
 
 /// Use of a filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -42,6 +42,11 @@ fn run(inner: &Inner) -> std::io::Result<usize> {
     let root = openat(CWD, fetcher.layout.root(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     syncfs(root)?;
     for layer in &waiting {
+        let same = |known: &Arc<Layer>| Arc::ptr_eq(known, layer);
+        // Replaced since: other files, which have to be synced for themselves.
+        if !fetcher.catalog.state().layers.get(&layer.diff_id).is_some_and(same) {
+            continue;
+        }
         let synced = match layers::record_sync(&fetcher.layout, layer) {
             // Collected meanwhile.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,

@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
@@ -14,11 +15,18 @@ use rustix::{
 #[derive(Debug, Clone)]
 pub(crate) struct Trash {
     dir: PathBuf,
+    /// Held while a layer is exchanged, and while replaced ones are looked through. No pull takes it.
+    retiring: Arc<Mutex<()>>,
 }
 
 impl Trash {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, retiring: Arc::default() }
+    }
+
+    /// Keeps those who replace layers and those who throw replaced ones away apart.
+    pub(crate) fn retiring(&self) -> MutexGuard<'_, ()> {
+        self.retiring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves something here. What is not there is fine.

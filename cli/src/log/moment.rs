@@ -19,6 +19,14 @@ pub(super) struct Window {
 
 // === impl Moment ===
 
+impl Moment {
+    /// Nanoseconds since 1970, as far as they fit.
+    pub(crate) fn nanoseconds(self) -> i64 {
+        let nanoseconds = self.0.as_nanosecond();
+        nanoseconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
+}
+
 impl FromStr for Moment {
     type Err = String;
 

@@ -67,6 +67,11 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "Layers of a failed pull are kept this long, so that the next try fetches only the others.",
     ),
     (
+        "image.min_free_bytes",
+        "Bytes of the filesystem that pulls leave free, or a twentieth of it where that is less; 0 is no limit. With less \
+         than twice as much free, all that nothing refers to is deleted at once.",
+    ),
+    (
         "image.pinned",
         "Images that the kubelet's garbage collection leaves alone: references, or beginnings before a *.",
     ),

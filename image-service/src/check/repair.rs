@@ -180,6 +180,7 @@ async fn replace(
 pub(crate) fn clear_retired(inner: &Inner) -> io::Result<()> {
     let retired = inner.fetcher.layout.retired();
     let trash = &inner.fetcher.trash;
+    let _alone = trash.retiring();
     for entry in std::fs::read_dir(retired)? {
         let list = entry?.path();
         if list.extension().is_none_or(|extension| extension != "json") {

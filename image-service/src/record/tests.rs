@@ -127,3 +127,31 @@ proptest! {
         prop_assert_eq!(read_all(file.path()).unwrap(), nodes);
     }
 }
+
+/// `cargo test -p tripod-image-service -- --ignored --nocapture what_a_record_costs`
+#[test]
+#[ignore = "measures, and proves nothing"]
+fn what_a_record_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    let fs = folder.path().join("fs");
+    let mut contents = Contents::default();
+    for number in 0..16_334 {
+        let path = fs.join(format!("usr/share/d{}/f{number}", number / 20));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "x").unwrap();
+        let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+        contents.insert(inode, u128::from(inode).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834));
+    }
+    let target = folder.path().join("files");
+    for _ in 0..3 {
+        let begin = std::time::Instant::now();
+        write(&fs, &target, &contents).unwrap();
+        let took = begin.elapsed();
+        println!("16,334 files: {took:?}, {} bytes", std::fs::metadata(&target).unwrap().len());
+    }
+    let content = vec![7; 64 << 20];
+    let begin = std::time::Instant::now();
+    let mut hash = ContentHash::default();
+    content.chunks(256 << 10).for_each(|piece| hash.update(piece, false));
+    println!("64 MiB hashed: {:?} ({:x})", begin.elapsed(), hash.finish());
+}

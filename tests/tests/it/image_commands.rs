@@ -2,10 +2,17 @@
 
 use std::{env, path::PathBuf, process::Stdio, time::Duration};
 
+use serde_json::{Value, json};
 use tokio::process::Command;
-use tripod_tests::{BUSYBOX, Image, Node, tests, within};
+use tripod_tests::{BUSYBOX, Image, Layer, Node, Tree, eventually, host_pod, shell, tests, within};
 
-tests![images_need_no_daemon];
+tests![
+    images_need_no_daemon,
+    the_disk_is_told_and_pruned,
+    damage_is_found_and_repaired,
+    a_disk_is_not_filled,
+    kills_during_pulls_break_nothing,
+];
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -52,4 +59,157 @@ async fn images_need_no_daemon(node: &mut Node) {
     assert!(code == 1 && error.contains("no image"), "{code} {error}");
     said(&["image", "rm", BUSYBOX]).await;
     assert_eq!(said(&["images", "-q"]).await, "");
+}
+
+/// Sizes are told, what is shared is counted once, and a prune frees what it says.
+async fn the_disk_is_told_and_pruned(node: &mut Node) {
+    let cri = node.ready().await;
+    let registry = node.registry().await;
+    let base = Image::busybox().layers;
+    let more = |text: &str| Layer::gzip(Tree::default().file("more", 0o644, &text.repeat(50_000)));
+    for (name, text) in [("one:1", "a"), ("two:1", "b"), ("two:2", "c")] {
+        let layers = [base.clone(), vec![more(text)]].concat();
+        registry.push(name, &Image::new(layers));
+    }
+    let one = said(&["pull", "-q", "registry.test/one:1"]).await;
+    let old = said(&["image", "pull", "-q", "registry.test/two:1"]).await;
+    // The tag moves on: the old image is left without one.
+    registry.push("two:1", &Image::new([base.clone(), vec![more("c")]].concat()));
+    said(&["image", "pull", "-q", "registry.test/two:1"]).await;
+    let (pod, container) = cri.run_in_pod(&host_pod("uses"), &shell("main", "sleep 1000")).await.unwrap();
+
+    let usage: Value = serde_json::from_str(&said(&["image", "df", "-o", "json"]).await).unwrap();
+    let images = usage["images"].as_array().unwrap();
+    assert_eq!(images.len(), 4);
+    let image = |id: &str| images.iter().find(|image| image["id"] == id).unwrap().clone();
+    let (one, old) = (image(one.trim()), image(old.trim()));
+    assert!(
+        one["unique_bytes"].as_u64().unwrap() >= 50_000 && one["shared_bytes"].as_u64().unwrap() > 1 << 20,
+        "{one}"
+    );
+    assert_eq!((&one["dangling"], &old["dangling"]), (&json!(false), &json!(true)));
+    let used = image(&Image::busybox().id());
+    assert_eq!(used["containers"], json!([container]));
+    assert_eq!((usage["layers"]["count"].as_u64(), usage["writable"]["count"].as_u64()), (Some(5), Some(1)));
+    assert!(usage["free_bytes"].as_u64().unwrap() > usage["min_free_bytes"].as_u64().unwrap());
+    let table = said(&["image", "df"]).await;
+    for part in ["registry.test/one:1", "writable layers", "tripod image prune", "are free on this filesystem"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+
+    let dry = said(&["image", "prune", "--all", "--dry-run"]).await;
+    assert!(dry.contains("3 images and 3 layers would go"), "{dry}");
+    assert_eq!(said(&["images", "-q"]).await.lines().count(), 4);
+    let none = said(&["image", "prune", "--filter", "label=absent"]).await;
+    assert!(none.contains("0 images and 0 layers are gone"), "{none}");
+    let dangling = said(&["image", "prune"]).await;
+    assert!(dangling.contains("1 images and 1 layers are gone"), "{dangling}");
+    assert!(dangling.contains("registry.test/two@sha256:"), "{dangling}");
+    let all = said(&["image", "prune", "--all"]).await;
+    assert!(all.contains("2 images and 2 layers are gone"), "{all}");
+    // It waits for the disk: nothing of theirs is left, and what is used is as it was.
+    let layers = std::fs::read_dir(node.root().join("layers")).unwrap().count();
+    assert_eq!((layers, said(&["images", "-q"]).await.trim()), (2, Image::busybox().id().as_str()));
+    assert_eq!(cri.sh(&container, "cat /etc/motd").await, "second");
+    cri.remove_pod(&pod).await.unwrap();
+    let rest = said(&["image", "prune", "--all"]).await;
+    assert!(rest.contains("1 images and 2 layers are gone"), "{rest}");
+}
+
+/// Damage is found by its path, told with the exit code, and repaired from the registry.
+async fn damage_is_found_and_repaired(node: &mut Node) {
+    let cri = node.ready().await;
+    let sound = said(&["image", "check"]).await;
+    assert!(sound.contains("1 images, 2 layers, 2 manifests") && sound.contains("all is as it should be"), "{sound}");
+    let top = &Image::busybox().layers[1].diff_id;
+    let motd = node.root().join("layers").join(top.strip_prefix("sha256:").unwrap()).join("fs/etc/motd");
+    std::fs::write(&motd, "SECOND\n").unwrap();
+    let (_, container) = cri.run_in_pod(&host_pod("has"), &shell("main", "sleep 1000")).await.unwrap();
+    let (code, output, _) = tripod(&["image", "check"]).await;
+    assert!(code == 1 && output.contains("\"etc/motd\": its content was changed"), "{code} {output}");
+    let (code, output, error) = tripod(&["image", "check", "--repair", "--quiet"]).await;
+    assert!(code == 0 && output.contains("fetched again from registry.test/busybox@sha256:"), "{code} {output}{error}");
+    assert!(output.contains(&container[..13]), "{output}");
+    assert_eq!(std::fs::read_to_string(&motd).unwrap(), "second\n");
+    said(&["image", "check", BUSYBOX]).await;
+    // What runs keeps what it has; what comes gets the right one, after a restart as well.
+    assert_eq!(cri.sh(&container, "cat /etc/motd").await, "SECOND");
+    let cri = node.restart().await;
+    assert_eq!(cri.sh(&container, "cat /etc/motd").await, "SECOND");
+    let (_, fresh) = cri.run_in_pod(&host_pod("gets"), &shell("main", "sleep 1000")).await.unwrap();
+    assert_eq!(cri.sh(&fresh, "cat /etc/motd").await, "second");
+    node.clear(&cri).await;
+    let retired = node.root().join("retired");
+    eventually("the end of what was replaced", LIMIT, async || {
+        (std::fs::read_dir(&retired).unwrap().count() == 0).then_some(())
+    })
+    .await;
+}
+
+/// A pull that would fill the disk is refused by the name of the setting, and what is here already needs no room.
+async fn a_disk_is_not_filled(node: &mut Node) {
+    let cri = node.ready().await;
+    node.stop().await;
+    // A twentieth of the filesystem is the most that stays free, so what is to be fetched has to be said too large.
+    let registry = node.registry().await;
+    let huge = Image::new(vec![Layer::gzip(Tree::default().file("x", 0o644, "x"))]);
+    let mut manifest: Value = serde_json::from_slice(&huge.manifest()).unwrap();
+    manifest["layers"][0]["size"] = json!(1_u64 << 60);
+    registry.push("huge:1", &huge);
+    registry.push_manifest("huge:1", serde_json::to_vec(&manifest).unwrap().into());
+    drop(cri);
+    let cri = node.start().await;
+    let error = cri.pull("registry.test/huge:1").await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::ResourceExhausted, "{error}");
+    for part in ["No space left", "image.min_free_bytes", "tripod image prune"] {
+        assert!(error.message().contains(part), "{part}: {error}");
+    }
+    cri.pull(BUSYBOX).await.unwrap();
+}
+
+/// How often the daemon is killed; 200 are many minutes.
+const KILLS: &str = "TRIPOD_TESTS_KILLS";
+
+/// SIGKILL at any moment of parallel pulls: what the next daemon has is whole, and what it lacks can be pulled.
+async fn kills_during_pulls_break_nothing(node: &mut Node) {
+    let kills: u32 = env::var(KILLS).ok().map_or(8, |kills| kills.parse().expect("a number of kills"));
+    let registry = node.registry().await;
+    let common = Layer::gzip(Tree::default().file("common", 0o644, &"common ".repeat(20_000)));
+    let images: Vec<(String, String)> = (0..4)
+        .map(|number| {
+            let own = (0..60).fold(Tree::default(), |tree, file| {
+                tree.file(&format!("d{}/f{file}", file % 7), 0o644, &format!("{number} {file} ").repeat(500))
+            });
+            let image = Image::new(vec![common.clone(), Layer::zstd(own)]);
+            registry.push(&format!("k{number}:1"), &image);
+            (format!("registry.test/k{number}:1"), image.id())
+        })
+        .collect();
+    let (mut seed, mut complete) = (0x9e37_79b9_u32 ^ std::process::id(), 0);
+    for round in 0..kills {
+        let cri = node.start().await;
+        let sound = said(&["image", "check"]).await;
+        assert!(sound.contains("all is as it should be"), "kill {round} (seed {seed}): {sound}");
+        complete += cri.all_images().await.len();
+        // Removals beside the pulls, so that there is always something to fetch and something to collect.
+        for (name, id) in &images {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if seed >> 31 == 1 {
+                cri.remove_image(id).await.unwrap();
+            }
+            let (cri, name) = (cri.clone(), name.clone());
+            // It ends with the daemon at the latest, in an error.
+            tokio::spawn(async move { cri.pull(&name).await });
+        }
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        tokio::time::sleep(Duration::from_micros(u64::from(seed >> 8) % 250_000)).await;
+        node.kill();
+    }
+    let cri = node.start().await;
+    for (name, id) in &images {
+        assert_eq!(&cri.pull(name).await.unwrap(), id);
+    }
+    let sound = said(&["image", "check"]).await;
+    assert!(sound.contains("4 images, 5 layers") && sound.contains("all is as it should be"), "{sound}");
+    assert!(kills < 20 || complete > 0, "no pull was ever complete: the kills come too early to prove anything");
 }
