@@ -66,7 +66,7 @@ async fn the_disk_is_told_and_pruned(node: &mut Node) {
     let cri = node.ready().await;
     let registry = node.registry().await;
     let base = Image::busybox().layers;
-    let more = |text: &str| Layer::gzip(Tree::default().file("more", 0o644, &text.repeat(50_000)));
+    let more = |text: &str| Layer::gzip(Tree::default().file("more", 0o644, text.repeat(50_000)));
     for (name, text) in [("one:1", "a"), ("two:1", "b"), ("two:2", "c")] {
         let layers = [base.clone(), vec![more(text)]].concat();
         registry.push(name, &Image::new(layers));
@@ -174,11 +174,11 @@ const KILLS: &str = "TRIPOD_TESTS_KILLS";
 async fn kills_during_pulls_break_nothing(node: &mut Node) {
     let kills: u32 = env::var(KILLS).ok().map_or(8, |kills| kills.parse().expect("a number of kills"));
     let registry = node.registry().await;
-    let common = Layer::gzip(Tree::default().file("common", 0o644, &"common ".repeat(20_000)));
+    let common = Layer::gzip(Tree::default().file("common", 0o644, "common ".repeat(20_000)));
     let images: Vec<(String, String)> = (0..4)
         .map(|number| {
             let own = (0..60).fold(Tree::default(), |tree, file| {
-                tree.file(&format!("d{}/f{file}", file % 7), 0o644, &format!("{number} {file} ").repeat(500))
+                tree.file(&format!("d{}/f{file}", file % 7), 0o644, format!("{number} {file} ").repeat(500))
             });
             let image = Image::new(vec![common.clone(), Layer::zstd(own)]);
             registry.push(&format!("k{number}:1"), &image);
