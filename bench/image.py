@@ -1,49 +1,102 @@
-"""The image whose pull is measured: 6 layers, about 751 MB of tar, 262 MB of gzip, 16,334 files."""
+"""The images whose pulls are measured, made from random numbers that are always the same."""
 
 import fcntl
+import json
+import math
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "critest"))
 from kit import BUILD, debian, oci, registry, say  # noqa: E402
 from kit.tree import Tree, compressed  # noqa: E402
 
-NAME = "tripod.invalid/bench/six-layers:1"
-_LAYERS = 6
-_FILES = 16_334
-_BYTES = 751_000_000
 _WORDS = 1_150
 _SEED = 7
+_BLOCK = 4096  # of a filesystem, in bytes
+_VERSION = "2"
+
+
+@dataclass
+class Picture:
+    """An image: how many files and bytes its layers have together."""
+
+    label: str
+    repository: str
+    layers: int
+    files: int
+    bytes: int
+    compression: str = "gzip"
+    twin_of: str = ""  # the image of which it has four fifths of the files
+
+    @property
+    def name(self):
+        return f"tripod.invalid/bench/{self.repository}:1"
+
+
+SIX = Picture("six layers, 262 MB gzip", "six-layers", 6, 16_334, 751_000_000)
+TWIN = Picture("the same, four fifths of the files", "twin", 6, 16_334, 751_000_000, twin_of="six-layers")
+ALL = (
+    SIX,
+    Picture("six layers, zstd", "six-layers-zstd", 6, 16_334, 751_000_000, "zstd"),
+    Picture("one layer of 1 GB", "one-layer", 1, 2_000, 1_000_000_000),
+    Picture("sixty layers, 120 MB", "sixty-layers", 60, 6_000, 120_000_000),
+    TWIN,
+)
 
 
 def ensure():
-    """Makes the image unless it is there; gives the storage folder of a registry that holds it."""
-    storage = BUILD / "bench-images" / "1"
+    """Makes the images unless they are there; gives the storage folder of a registry that holds them."""
+    storage = BUILD / "bench-images" / _VERSION
     storage.parent.mkdir(parents=True, exist_ok=True)
     with open(storage.parent / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not storage.exists():
+            for old in storage.parent.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
             _make(storage)
     return storage
 
 
+def on_disk(picture):
+    """Bytes of the blocks that the files of an unpacked image take."""
+    return json.loads((ensure() / "on-disk.json").read_text())[picture.repository]
+
+
 def _make(storage):
-    say("making the image for the pull, about two minutes")
+    say("making the images for the pulls, some minutes")
+    new = storage.with_suffix(".new")
+    new.mkdir()
+    sizes = {}
+    with tempfile.TemporaryDirectory() as work, registry.serve(new, work) as port:
+        for picture in ALL:
+            sizes[picture.repository] = _push(picture, oci.Pusher(port))
+    (new / "on-disk.json").write_text(json.dumps(sizes))
+    new.rename(storage)
+
+
+def _push(picture, pusher):
     chance = random.Random(_SEED)
     text = _text(chance)
-    new = storage.with_suffix(".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    with tempfile.TemporaryDirectory() as work, registry.serve(new, work) as port:
-        layers = [_layer(chance, text, number) for number in range(_LAYERS)]
-        image = oci.Image(layers, {"Cmd": ["/nothing"]}, debian.architecture(), "oci")
-        pusher = oci.Pusher(port)
-        pusher.image("bench/six-layers", image)
-        pusher.manifest("bench/six-layers", "1", *image.manifest())
-    new.rename(storage)
+    layers, blocks = [], 0
+    for number in range(picture.layers):
+        tree = _tree(chance, text, picture, number)
+        if picture.twin_of:
+            _change(tree, text, number)
+        blocks += sum(math.ceil(len(entry.data) / _BLOCK) for entry in tree.entries.values())
+        tar = tree.tar()
+        blob = compressed(tar) if picture.compression == "gzip" else _zstd(tar)
+        layers.append(oci.Layer(blob, oci.digest(tar), picture.compression))
+    image = oci.Image(layers, {"Cmd": ["/nothing"]}, debian.architecture(), "oci")
+    repository = f"bench/{picture.repository}"
+    pusher.image(repository, image)
+    pusher.manifest(repository, "1", *image.manifest())
+    return blocks * _BLOCK
 
 
 def _text(chance):
@@ -52,17 +105,24 @@ def _text(chance):
     return b"".join(chance.choices(words, k=16_000_000 // 7))
 
 
-def _layer(chance, text, number):
+def _tree(chance, text, picture, number):
     tree = Tree()
-    files = _FILES // _LAYERS + (number < _FILES % _LAYERS)
-    room = _BYTES // _LAYERS - files * 1024
+    files = picture.files // picture.layers + (number < picture.files % picture.layers)
+    room = picture.bytes // picture.layers - files * 1024
     # Most files are small, and few large ones hold most of the bytes, as in a real image.
     weights = [chance.paretovariate(1.1) for _ in range(files)]
     scale = room / sum(weights)
     for index, weight in enumerate(weights):
         tree.file(f"opt/layer{number}/{index // 100}/{index}", _piece(chance, text, int(weight * scale)))
-    tar = tree.tar()
-    return oci.Layer(compressed(tar), oci.digest(tar), "gzip")
+    return tree
+
+
+def _change(tree, text, number):
+    """Gives every fifth file another content, and so the layer another digest: an image that was built anew."""
+    chance = random.Random(f"{_SEED} {number}")
+    files = [entry for _, entry in sorted(tree.entries.items()) if entry.kind == "file"]
+    for entry in files[::5]:
+        entry.data = _piece(chance, text, len(entry.data))
 
 
 def _piece(chance, text, size):
@@ -73,3 +133,7 @@ def _piece(chance, text, size):
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
+
+
+def _zstd(data):
+    return subprocess.run(["zstd", "-q", "-3", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Shows what bench/run has measured: a line a figure, a column a runtime.
 
-Run as a program, it writes the tables of the last run's exec, streams, logs and probes as docs/figures.md has them.
+Run as a program, it writes the tables of the last run's pull, exec, streams, logs and probes as docs/figures.md has them.
 """
 
 import json
@@ -22,9 +22,7 @@ def show(results):
             rows.append((f"{key}, {network}", [rate.get(key) for rate in rates]))
     for key in ("daemon_idle_kb", "daemon_kb", "shims_kb_per_pod"):
         rows.append((key, [results[name].get("memory", {}).get(key) for name in names]))
-    rows.append(("pull, ms", [results[name].get("pull", {}).get("time", {}).get("median_ms") for name in names]))
-    rows.append(("pull, peak_daemon_kb", [results[name].get("pull", {}).get("peak_daemon_kb") for name in names]))
-    for measure in ("exec", "streams", "logs", "probes"):
+    for measure in ("pull", "exec", "streams", "logs", "probes"):
         rows += _rows(measure, [results[name].get(measure, {}) for name in names])
     print(f"{'':66}" + "".join(f"{name:>14}" for name in names))
     for label, values in rows:
@@ -40,6 +38,8 @@ _SHOWN = {
     "median_ms": "median ms", "p99_ms": "p99 ms", "per_second": "a second", "mb_per_second": "MB/s",
     "runtime_cpu_s_per_gb": "CPU s of the runtime a GB", "lines_lost": "lines lost", "peak_kb": "peak kB",
     "runtime_percent": "runtime, % of a core", "machine_percent": "machine beyond idle, % of a core",
+    "peak_daemon_kb": "peak of the daemon, kB", "daemon_rss_kb": "daemon, RSS, kB", "disk_mb": "MB on disk",
+    "times_unpacked": "times the unpacked files",
     "done_per_second": "done a second", "failed": "failed", "runtime_ms_per_probe": "runtime, ms a probe",
 }
 
@@ -63,7 +63,7 @@ def _number(value):
 
 
 def markdown(results):
-    for measure, make in (("exec", _exec), ("probes", _probes), ("streams", _streams), ("logs", _logs)):
+    for measure, make in (("pull", _pull), ("exec", _exec), ("probes", _probes), ("streams", _streams), ("logs", _logs)):
         taken = [results.get(name, {}).get(measure) for name in NAMES]
         if all(taken):
             make(*taken)
@@ -81,6 +81,21 @@ def _head(*columns):
 
 def _times(one):
     return f"{_number(one['median_ms'])} ({_number(one['p99_ms'])})"
+
+
+def _pull(tripod, containerd):
+    _head(*(f"{name}, {what}" for what in ("s", "peak memory, MB") for name in NAMES))
+    runtimes = (tripod, containerd)
+    for label in (label for label, one in tripod.items() if "peak_daemon_kb" in one):
+        times = [_number(one[label]["median_ms"] / 1e3) for one in runtimes]
+        _line(label, *times, *(_number(one[label]["peak_daemon_kb"] / 1e3) for one in runtimes))
+    after = [_number(one["afterwards"]["daemon_rss_kb"] / 1e3) for one in runtimes]
+    _line("ten seconds afterwards", "", "", *after)
+    print()
+    _head(*(f"{name}, {what}" for what in ("MB on disk", "times the unpacked files") for name in NAMES))
+    for label in tripod["kept on disk"]:
+        both = [one["kept on disk"][label] for one in runtimes]
+        _line(label, *(_number(one[key]) for key in ("disk_mb", "times_unpacked") for one in both))
 
 
 def _exec(tripod, containerd):

@@ -12,6 +12,7 @@ _OCI = {
     "index": "application/vnd.oci.image.index.v1+json",
     "config": "application/vnd.oci.image.config.v1+json",
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+    "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
     "tar": "application/vnd.oci.image.layer.v1.tar",
 }
 _DOCKER = {
@@ -30,7 +31,7 @@ class Layer:
 
     blob: bytes
     diff_id: str
-    compression: str  # "gzip" or "tar"
+    compression: str  # "gzip", "zstd" (OCI only) or "tar"
 
 
 @dataclass
