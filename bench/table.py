@@ -86,7 +86,7 @@ def _times(one):
 def _pull(tripod, containerd):
     _head(*(f"{name}, {what}" for what in ("s", "peak memory, MB") for name in NAMES))
     runtimes = (tripod, containerd)
-    for label in (label for label, one in tripod.items() if "peak_daemon_kb" in one):
+    for label in (label for label, one in tripod.items() if isinstance(one, dict) and "peak_daemon_kb" in one):
         times = [_number(one[label]["median_ms"] / 1e3) for one in runtimes]
         _line(label, *times, *(_number(one[label]["peak_daemon_kb"] / 1e3) for one in runtimes))
     after = [_number(one["afterwards"]["daemon_rss_kb"] / 1e3) for one in runtimes]
