@@ -22,6 +22,8 @@ use std::{
 
 pub(crate) use restore::{Archive, SkeletonError};
 
+use crate::unpack::take;
+
 /// Its file name.
 const SKELETON: &str = "skeleton.zst";
 const MAGIC: &[u8] = b"tripod layer skeleton 1\n";
@@ -204,11 +206,7 @@ impl<R: BufRead> Tap<R> {
 
 impl<R: BufRead> Read for Tap<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
+        take(self, buffer)
     }
 }
 

@@ -19,7 +19,7 @@ use thiserror::Error;
 pub(crate) use extract::unpack;
 pub(crate) use extract::unpack_recorded;
 pub(crate) use igzip::{FROM as IGZIP_FROM, Igzip};
-pub(crate) use stream::{TarStream, chunks};
+pub(crate) use stream::{TarStream, chunks, take};
 
 use crate::record::Contents;
 

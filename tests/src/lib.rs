@@ -15,6 +15,7 @@
 
 pub mod cgroup;
 mod clients;
+mod command;
 mod cri;
 mod daemon;
 mod debian;
@@ -36,6 +37,7 @@ mod tree;
 mod wait;
 
 pub use clients::{Client, Forward, Many, Outcome, Session, Sizes, crictl, crictl_run, python, transports};
+pub use command::{tripod, with_input};
 pub use cri::{Cri, log_text};
 pub use daemon::{Daemon, Settings};
 pub use debian::DebianRegistry;

@@ -24,7 +24,7 @@ use crate::{
     unpack::{
         UnpackError,
         archive::{Archive, Entry, Kind as EntryKind},
-        chunks,
+        chunks, take,
         tree::{clean, split},
     },
 };
@@ -76,11 +76,7 @@ struct Incoming {
 
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
+        take(self, buffer)
     }
 }
 

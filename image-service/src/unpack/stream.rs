@@ -18,6 +18,15 @@ const CHUNKS: usize = 6;
 /// Bits of the window that a zstd frame may want: 128 MiB, as much as `zstd -d` gives without being asked.
 const MAX_WINDOW: u32 = 27;
 
+/// Reads from what is buffered already: `Read::read` of whatever can do `BufRead`.
+pub(crate) fn take(source: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let available = source.fill_buf()?;
+    let count = available.len().min(buffer.len());
+    buffer[..count].copy_from_slice(&available[..count]);
+    source.consume(count);
+    Ok(count)
+}
+
 /// Downloaded bytes, hashed as they pass.
 struct Blob {
     source: mpsc::Receiver<Bytes>,
@@ -27,11 +36,7 @@ struct Blob {
 
 impl Read for Blob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
+        take(self, buffer)
     }
 }
 
@@ -190,11 +195,7 @@ impl TarStream {
 
 impl Read for TarStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
+        take(self, buffer)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
     process::{Output, Stdio},
     time::Duration,
 };
@@ -13,7 +12,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 use tripod_cri_api::v1::ReopenContainerLogRequest;
-use tripod_tests::{Cri, Node, Server, eventually, host_pod, pod, processes, shell, tests, within};
+use tripod_tests::{Cri, Node, Server, eventually, host_pod, pod, processes, shell, tests, tripod, with_input, within};
 
 tests![
     a_command_is_like_one_here,
@@ -28,28 +27,9 @@ tests![
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The program under test, with the node's daemon as its default.
-fn tripod(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PathBuf::from(env::var_os("TRIPOD_BIN").expect("the program under test")));
-    command.args(arguments).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
 /// Runs a command to its end, with all of its input.
 async fn run(arguments: &[&str], input: &[u8]) -> (i32, Vec<u8>, String) {
     with_input(tripod(arguments), input).await
-}
-
-async fn with_input(mut command: Command, input: &[u8]) -> (i32, Vec<u8>, String) {
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let send = async move {
-        let _ = stdin.write_all(input).await;
-    };
-    let (_, output) = within("a command", LIMIT, async { tokio::join!(send, child.wait_with_output()) }).await;
-    let Output { status, stdout, stderr } = output.unwrap();
-    (status.code().expect("an exit code"), stdout, String::from_utf8_lossy(&stderr).into_owned())
 }
 
 /// A command that goes on, and the lines that it says.

@@ -1,14 +1,9 @@
 //! `tripod image load` and `save`: images go from one store to another, and are the same there.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
-    time::Duration,
-};
+use std::{fs, path::Path, process::Stdio, time::Duration};
 
-use tokio::{io::AsyncWriteExt, process::Command};
-use tripod_tests::{BUSYBOX, Image, Layer, Node, Tree, eventually, host_pod, shell, tests, within};
+use tokio::io::AsyncWriteExt;
+use tripod_tests::{BUSYBOX, Image, Layer, Node, Tree, eventually, host_pod, shell, tests, tripod, with_input, within};
 
 tests![
     an_image_leaves_and_comes_back,
@@ -19,24 +14,9 @@ tests![
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn tripod(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PathBuf::from(env::var_os("TRIPOD_BIN").expect("the program under test")));
-    command.args(arguments).kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
 /// Runs a command to its end with this input.
 async fn run(arguments: &[&str], input: &[u8]) -> (i32, Vec<u8>, String) {
-    let mut child = tripod(arguments).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let send = async move {
-        // A command that has seen enough does not read the rest.
-        let _ = stdin.write_all(input).await;
-    };
-    let (_, output) = within("a command", LIMIT, async { tokio::join!(send, child.wait_with_output()) }).await;
-    let Output { status, stdout, stderr } = output.unwrap();
-    (status.code().expect("an exit code"), stdout, String::from_utf8_lossy(&stderr).into_owned())
+    with_input(tripod(arguments), input).await
 }
 
 async fn said(arguments: &[&str], input: &[u8]) -> Vec<u8> {
@@ -141,7 +121,7 @@ async fn a_load_that_is_cut_off_leaves_nothing(node: &mut Node) {
     said(&["image", "rm", "registry.test/large:1"], b"").await;
     let root = node.root();
     eventually("the layers to go", LIMIT, async || is_empty(&root.join("layers")).then_some(())).await;
-    let mut child = tripod(&["image", "load"]).spawn().unwrap();
+    let mut child = tripod(&["image", "load"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     within("half of the archive", LIMIT, stdin.write_all(&archive[..archive.len() / 2])).await.unwrap();
     // It is being unpacked.

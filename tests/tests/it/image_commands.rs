@@ -1,10 +1,9 @@
 //! `tripod image` as a person uses it, with a daemon and without.
 
-use std::{env, path::PathBuf, process::Stdio, time::Duration};
+use std::{env, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::process::Command;
-use tripod_tests::{BUSYBOX, Image, Layer, Node, Tree, eventually, host_pod, shell, tests, within};
+use tripod_tests::{BUSYBOX, Image, Layer, Node, Tree, eventually, host_pod, shell, tests, tripod, with_input};
 
 tests![
     images_need_no_daemon,
@@ -16,18 +15,15 @@ tests![
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The exit code, standard output and standard error of a command of the program under test.
-async fn tripod(arguments: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(PathBuf::from(env::var_os("TRIPOD_BIN").expect("the program under test")));
-    command.args(arguments).kill_on_drop(true).stdin(Stdio::null());
-    let output = within("a command", LIMIT, command.output()).await.unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+/// Runs a command to its end: its exit code, standard output and standard error.
+async fn outcome(arguments: &[&str]) -> (i32, String, String) {
+    let (code, output, error) = with_input(tripod(arguments), b"").await;
+    (code, String::from_utf8_lossy(&output).into_owned(), error)
 }
 
 /// What a command says on standard output; it must succeed.
 async fn said(arguments: &[&str]) -> String {
-    let (code, output, error) = tripod(arguments).await;
+    let (code, output, error) = outcome(arguments).await;
     assert_eq!(code, 0, "{arguments:?}: {output}{error}");
     output
 }
@@ -55,7 +51,7 @@ async fn images_need_no_daemon(node: &mut Node) {
     assert!(!node.socket().exists());
     node.start().await;
     assert_eq!(said(&["image", "ls", "-q"]).await, id);
-    let (code, _, error) = tripod(&["image", "inspect", "registry.test/absent:1"]).await;
+    let (code, _, error) = outcome(&["image", "inspect", "registry.test/absent:1"]).await;
     assert!(code == 1 && error.contains("no image"), "{code} {error}");
     said(&["image", "rm", BUSYBOX]).await;
     assert_eq!(said(&["images", "-q"]).await, "");
@@ -125,9 +121,9 @@ async fn damage_is_found_and_repaired(node: &mut Node) {
     let motd = node.root().join("layers").join(top.strip_prefix("sha256:").unwrap()).join("fs/etc/motd");
     std::fs::write(&motd, "SECOND\n").unwrap();
     let (_, container) = cri.run_in_pod(&host_pod("has"), &shell("main", "sleep 1000")).await.unwrap();
-    let (code, output, _) = tripod(&["image", "check"]).await;
+    let (code, output, _) = outcome(&["image", "check"]).await;
     assert!(code == 1 && output.contains("\"etc/motd\": its content was changed"), "{code} {output}");
-    let (code, output, error) = tripod(&["image", "check", "--repair", "--quiet"]).await;
+    let (code, output, error) = outcome(&["image", "check", "--repair", "--quiet"]).await;
     assert!(code == 0 && output.contains("fetched again from registry.test/busybox@sha256:"), "{code} {output}{error}");
     assert!(output.contains(&container[..13]), "{output}");
     assert_eq!(std::fs::read_to_string(&motd).unwrap(), "second\n");
