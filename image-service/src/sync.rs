@@ -19,7 +19,13 @@ pub(crate) fn start(inner: &Arc<Inner>) {
         DELAY,
         |inner| &inner.sync,
         |inner| async move {
-            match blocking(move || run(&inner)).await {
+            // The pulls are over for now, and malloc keeps what they have used.
+            let synced = blocking(move || {
+                let synced = run(&inner);
+                tripod_sys::memory::trim();
+                synced
+            });
+            match synced.await {
                 Ok(Ok(0)) => {}
                 Ok(Ok(count)) => tracing::debug!(layers = count, "layers are on disk"),
                 Ok(Err(error)) => tracing::warn!(%error, "layers could not be synced; a reboot would discard them"),
