@@ -1,5 +1,6 @@
 //! The launchers that come with the engine.
 
+mod bundle;
 mod linux;
 mod oci;
 

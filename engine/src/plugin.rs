@@ -250,6 +250,8 @@ pub struct Launch<'a> {
     pub plan: &'a LaunchPlan,
     /// The same as an OCI runtime specification, for launchers that have a [`Launcher::bundle`].
     pub spec: Option<serde_json::Value>,
+    /// The IDs of its pod, if that has a user namespace.
+    pub user: Option<UserMapping>,
     /// Its root filesystem.
     pub rootfs: RootFs,
     /// The mounts that the plan names by their index, from 1.

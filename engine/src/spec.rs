@@ -11,7 +11,7 @@ mod resources;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
-use tripod_shim_protocol::{DeviceKind, DeviceNode, LaunchPlan, PidNamespace};
+use tripod_shim_protocol::{DeviceKind, DeviceNode, IdRange, LaunchPlan, PidNamespace, UserMapping};
 
 /// The version of the specification that is written: the first that has recursive read-only mounts.
 const VERSION: &str = "1.1.0";
@@ -31,6 +31,8 @@ pub struct Surroundings {
     pub ipc: Option<PathBuf>,
     /// File of the pod's UTS namespace; `None` is the host's.
     pub uts: Option<PathBuf>,
+    /// File of the pod's user namespace and its IDs; `None` is the host's.
+    pub user: Option<(PathBuf, UserMapping)>,
     /// File of the PID namespace that the container joins, if it joins one.
     pub pid: PathBuf,
     /// The container's annotations.
@@ -72,6 +74,10 @@ fn linux(plan: &LaunchPlan, around: &Surroundings) -> Value {
         "maskedPaths": plan.masked_paths,
         "readonlyPaths": plan.read_only_paths,
     });
+    if let Some((_, ids)) = &around.user {
+        linux["uidMappings"] = mapping(ids.uids);
+        linux["gidMappings"] = mapping(ids.gids);
+    }
     if let Some(label) = &plan.mount_label {
         linux["mountLabel"] = label.as_str().into();
     }
@@ -92,10 +98,18 @@ fn namespaces(plan: &LaunchPlan, around: &Surroundings) -> Vec<Value> {
     }
     let pod = [("network", &around.network), ("ipc", &around.ipc), ("uts", &around.uts)];
     all.extend(pod.into_iter().filter_map(|(kind, path)| Some(joined(kind, path.as_ref()?))));
+    if let Some((path, _)) = &around.user {
+        all.push(joined("user", path));
+    }
     if plan.cgroup_namespace {
         all.push(new("cgroup"));
     }
     all
+}
+
+/// Some runtimes want to be told the IDs of a namespace that they join.
+fn mapping(ids: IdRange) -> Value {
+    json!([{ "containerID": 0, "hostID": ids.host, "size": ids.length }])
 }
 
 fn device(device: &DeviceNode) -> Value {

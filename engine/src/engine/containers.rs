@@ -223,7 +223,8 @@ impl Engine {
             Some(bundle) => Some(self.spec_of(record, &plan, &bundle).await?),
             None => None,
         };
-        let launch = Launch { plan: &plan, spec, rootfs: mounts.rootfs, volumes: mounts.volumes };
+        let user = pod.record().config.namespaces.user;
+        let launch = Launch { plan: &plan, spec, user, rootfs: mounts.rootfs, volumes: mounts.volumes };
         let task = launcher.launch(&shim, launch).await?;
         tracing::debug!(target: "tripod::operation", container = %container.id, stages = ?task.stages, "launched");
         operation.stage("record");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tripod_shim_protocol::LaunchPlan;
+use tripod_shim_protocol::{LaunchPlan, oci::bundle::USER_NAMESPACE};
 
 use super::Engine;
 use crate::{
@@ -48,6 +48,7 @@ fn surroundings(pod: &PodRecord, config: &ContainerConfig, bundle: &Path) -> Sur
         network: own("net").filter(|_| !namespaces.host_network),
         ipc: own("ipc").filter(|_| !namespaces.host_ipc),
         uts: own("uts").filter(|_| !namespaces.host_network),
+        user: namespaces.user.map(|ids| (bundle.join(USER_NAMESPACE), ids)),
         annotations: config.annotations.clone(),
         ..crate::spec::in_bundle(bundle)
     }

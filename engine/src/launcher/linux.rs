@@ -52,7 +52,7 @@ impl Launcher for Linux {
     }
 
     async fn launch(&self, shim: &Shim, launch: Launch<'_>) -> Result<Task> {
-        let Launch { plan, spec, rootfs, volumes } = launch;
+        let Launch { plan, spec, user, rootfs, volumes } = launch;
         let RootFs::Detached(rootfs) = rootfs else {
             return Err(Error::new(Kind::Internal, "launcher linux takes the root filesystem as a detached mount"));
         };
@@ -62,7 +62,7 @@ impl Launcher for Linux {
         let work = async {
             let request = match spec {
                 None => Request::Launch(Box::new(plan.clone())),
-                Some(spec) => Request::LaunchHooked(Box::new(self.bundles.make(plan, &spec, &mut fds)?)),
+                Some(spec) => Request::LaunchHooked(Box::new(self.bundles.make(plan, &spec, user, &mut fds)?)),
             };
             shim.request(request, &fds).await
         };

@@ -6,6 +6,7 @@
 //! delete.
 
 mod features;
+mod made;
 mod program;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tripod_shim_protocol::{ExecPlan, LaunchPlan, MountSource, OciPlan, OciRuntime, Request, oci::bundle};
+use tripod_shim_protocol::{ExecPlan, LaunchPlan, MountSource, OciPlan, OciRuntime, Request, UserMapping, oci::bundle};
 
 use self::program::Program;
 use super::linux;
@@ -77,14 +78,18 @@ impl Oci {
     }
 
     /// Writes the bundle of a container.
-    fn write(&self, folder: &Path, plan: &LaunchPlan, spec: Value) -> Result<()> {
+    fn write(&self, folder: &Path, plan: &LaunchPlan, spec: Value, user: Option<UserMapping>) -> Result<()> {
         let detached = plan.mounts.iter().filter_map(|mount| match mount.source {
             MountSource::Detached(index) => Some(folder.join(bundle::VOLUMES).join(index.to_string())),
             _ => None,
         });
-        let mut places = [folder.join(bundle::ROOTFS), folder.join(bundle::SHM)].into_iter().chain(detached);
-        let made = places.try_for_each(std::fs::create_dir_all);
-        made.and_then(|()| std::fs::write(folder.join(bundle::CONFIG), self.possible(plan, spec).to_string()))
+        let mut spec = self.possible(plan, spec);
+        if user.is_some() {
+            made::refer(plan, folder, &mut spec);
+        }
+        let mut places = std::iter::once(folder.join(bundle::SHM)).chain(detached);
+        super::bundle::write(folder, &spec, user)
+            .and_then(|()| places.try_for_each(std::fs::create_dir_all))
             .map_err(|error| Error::io(format!("write the bundle {}", folder.display()), error))
     }
 
@@ -146,7 +151,7 @@ impl Launcher for Oci {
     }
 
     async fn launch(&self, shim: &Shim, launch: Launch<'_>) -> Result<Task> {
-        let Launch { plan, spec, rootfs, volumes } = launch;
+        let Launch { plan, spec, user, rootfs, volumes } = launch;
         let RootFs::Detached(rootfs) = rootfs else {
             return Err(Error::new(Kind::Internal, "launcher oci takes the root filesystem as a detached mount"));
         };
@@ -156,7 +161,7 @@ impl Launcher for Oci {
         let fds: Vec<OwnedFd> = std::iter::once(rootfs).chain(volumes).collect();
         let work = async {
             self.cgroups.create(&plan.cgroups, &plan.resources)?;
-            self.write(&folder, plan, spec)?;
+            self.write(&folder, plan, spec, user)?;
             let oci = OciPlan { plan: plan.clone(), runtime: self.runtime.clone(), bundle: folder.clone() };
             shim.request(Request::LaunchOci(Box::new(oci)), &fds).await
         };

@@ -24,7 +24,19 @@ pub(super) fn mount(mount: &Mount, around: &Surroundings) -> Value {
     if fstype == "bind" {
         options.push(propagation(mount.propagation).to_owned());
     }
-    json!({ "destination": mount.target, "type": fstype, "source": source, "options": options })
+    let ids = around.user.as_ref().filter(|_| mount.map_ids).map(|(_, ids)| *ids);
+    if ids.is_some() {
+        let below = matches!(mount.source, MountSource::Bind { recursive: true, .. });
+        options.push(if below { "ridmap" } else { "idmap" }.to_owned());
+    }
+    super::present(json!({
+        "destination": mount.target,
+        "type": fstype,
+        "source": source,
+        "options": options,
+        "uidMappings": ids.map(|ids| super::mapping(ids.uids)),
+        "gidMappings": ids.map(|ids| super::mapping(ids.gids)),
+    }))
 }
 
 fn bind(recursive: bool) -> &'static str {

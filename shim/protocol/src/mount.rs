@@ -1,6 +1,6 @@
 //! Mounts inside a container.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,25 @@ pub struct Mount {
     /// sources of the host.
     #[serde(default)]
     pub map_ids: bool,
+}
+
+// === impl Mount ===
+
+impl Mount {
+    /// Whether, for a pod with a user namespace, it is made with the host's rights: the root of the pod can neither map
+    /// owners nor make a sysfs of the host's network.
+    pub fn takes_hosts_rights(&self) -> bool {
+        match &self.source {
+            MountSource::Filesystem { fstype, .. } => fstype == "sysfs",
+            MountSource::Bind { .. } => self.map_ids,
+            _ => false,
+        }
+    }
+
+    /// Whether devices lie in it.
+    pub fn is_dev(&self) -> bool {
+        self.target == Path::new("/dev")
+    }
 }
 
 /// Where a mount comes from.

@@ -35,6 +35,8 @@ pub struct OciRuntime {
 
 /// Names in a bundle.
 pub mod bundle {
+    use std::path::Path;
+
     /// What the container is.
     pub const CONFIG: &str = "config.json";
     /// Place of the root filesystem.
@@ -45,4 +47,22 @@ pub mod bundle {
     pub const VOLUMES: &str = "volumes";
     /// Link to the PID namespace that the container joins, made by the shim.
     pub const PID_NAMESPACE: &str = "pid";
+    /// Link to the pod's user namespace, made by the shim.
+    pub const USER_NAMESPACE: &str = "user";
+    /// Places of what the shim makes for a pod with a user namespace, as a runtime cannot: mounts of the plan under their
+    /// index, and devices as `device-N`. It also makes the places.
+    pub const MADE: &str = "made";
+
+    const OF_RUNTIMES: [&str; 6] = ["/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
+
+    /// Whether a runtime adds this device to every container, from the host's `/dev` where no node can be made: for a pod
+    /// with a user namespace the shim puts another one there.
+    pub fn is_of_runtimes(device: &Path) -> bool {
+        OF_RUNTIMES.iter().any(|path| device == Path::new(path))
+    }
+
+    /// Name in [`MADE`] of a device of the plan, by its index.
+    pub fn device(index: usize) -> String {
+        format!("device-{index}")
+    }
 }

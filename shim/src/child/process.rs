@@ -58,11 +58,17 @@ pub(super) fn provide(process: &ProcessPlan, user: &UserNamespace, stdio: &Stdio
                 .plan(|| format!("raise limit {:?} to {}", limit.resource, limit.hard))?;
         }
     }
-    let uid = user.plan.mapping.uids.to_host(process.credentials.uid);
-    if let (Stdio::Fds(stdio), Some(uid)) = (stdio, uid) {
-        give_to_user(stdio, uid);
+    if let Stdio::Fds(stdio) = stdio {
+        give_to_mapped(process, user, stdio);
     }
     Ok(())
+}
+
+/// Gives standard input, output and error to the process' user, before it is in the user namespace.
+pub(super) fn give_to_mapped(process: &ProcessPlan, user: &UserNamespace, stdio: &[OwnedFd; 3]) {
+    if let Some(uid) = user.plan.mapping.uids.to_host(process.credentials.uid) {
+        give_to_user(stdio, uid);
+    }
 }
 
 fn bound(limit: u64) -> Option<u64> {

@@ -6,7 +6,7 @@
 use std::{
     convert::Infallible,
     ffi::CString,
-    io,
+    fs, io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -16,7 +16,7 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags},
-    process::{Pid, chdir},
+    process::{Pid, chdir, getppid},
     thread::UnshareFlags,
 };
 use tripod_shim_protocol::{
@@ -24,11 +24,12 @@ use tripod_shim_protocol::{
 };
 use tripod_sys::{
     exec::{self, Strings},
+    inroot,
     mount::{self, Attributes},
     namespace, signal,
 };
 
-use super::{Doors, PATH, process};
+use super::{Doors, PATH, process, sources::Made};
 use crate::{
     fault::{Blame, failure},
     pod::Pod,
@@ -100,6 +101,9 @@ fn prepare(call: &Call<'_>) -> Result<(CString, Strings, Strings), Failure> {
     if let Some(new) = &call.new {
         enter_cgroups(&call.oci.plan.cgroups)?;
         furnish(call.oci, new)?;
+        if let Some(user) = &new.pod.user {
+            process::give_to_mapped(&call.oci.plan.process, user, &call.stdio);
+        }
     }
     chdir(&call.oci.bundle).internal(|| format!("change to the bundle {}", call.oci.bundle.display()))?;
     process::place(&call.stdio).internal(step)?;
@@ -135,6 +139,10 @@ fn furnish(oci: &OciPlan, new: &New<'_>) -> Result<(), Failure> {
     let place = |name: &str| oci.bundle.join(name);
     let shared = shared(oci)?;
     let shm = new.pod.shm.open().internal(|| "open the pod's shared memory".into())?;
+    // Device nodes have the mode that the plan says.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = new.pod.user.as_ref().map(|user| Ok((user, Made::open(&oci.plan, new.pod)?))).transpose()?;
+    rustix::process::umask(umask);
     namespace::unshare(UnshareFlags::NEWNS).internal(|| "make a mount namespace".into())?;
     // What the host mounts from now on is seen; what is mounted here is not seen by the host.
     open(Path::new("/"))
@@ -149,8 +157,45 @@ fn furnish(oci: &OciPlan, new: &New<'_>) -> Result<(), Failure> {
         place_over(&copy, &path)?;
     }
     if let Some(pid) = new.pid {
-        let (link, target) = (place(bundle::PID_NAMESPACE), format!("/proc/{}/ns/pid", pid.as_raw_nonzero()));
-        std::os::unix::fs::symlink(target, &link).internal(|| format!("make the link {}", link.display()))?;
+        link(&place(bundle::PID_NAMESPACE), &format!("/proc/{}/ns/pid", pid.as_raw_nonzero()))?;
+    }
+    if let Some((user, made)) = made {
+        // The shim, which holds it.
+        let shim = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        link(&place(bundle::USER_NAMESPACE), &format!("/proc/{shim}/fd/{}", user.as_ids().as_raw_fd()))?;
+        bring(oci, &made)?;
+    }
+    Ok(())
+}
+
+fn link(link: &Path, target: &str) -> Result<(), Failure> {
+    std::os::unix::fs::symlink(target, link).internal(|| format!("make the link {}", link.display()))
+}
+
+/// Puts into the bundle what a runtime could not make in a user namespace, and devices over those of the host's that it
+/// takes.
+fn bring(oci: &OciPlan, made: &Made) -> Result<(), Failure> {
+    let folder = oci.bundle.join(bundle::MADE);
+    let on_new = |copy: &OwnedFd, name: &str| {
+        let place = folder.join(name);
+        let is_dir = inroot::is_dir(copy).internal(|| format!("look at the mount for {}", place.display()))?;
+        let make = || if is_dir { fs::create_dir_all(&place) } else { fs::File::create(&place).map(drop) };
+        make().internal(|| format!("make {}", place.display()))?;
+        place_over(copy, &place)
+    };
+    // Without one in sight the kernel would let the root of a user namespace make no procfs of its own.
+    let hidden = Attributes { nosuid: true, nodev: true, noexec: true, ..Attributes::default() };
+    let proc = mount::new_filesystem("proc", &[], hidden).internal(|| "make a procfs".into())?;
+    on_new(&proc, "proc")?;
+    for (index, mount) in &made.mounts {
+        on_new(mount, &index.to_string())?;
+    }
+    for (index, (node, device)) in made.devices.iter().zip(&oci.plan.devices).enumerate() {
+        if bundle::is_of_runtimes(&device.path) {
+            place_over(node, &device.path)?;
+        } else {
+            on_new(node, &bundle::device(index))?;
+        }
     }
     Ok(())
 }

@@ -59,11 +59,30 @@ impl Sources {
             true => None,
             false => Some(null().internal(|| "open /dev/null".into())?),
         };
-        let devices = match &pod.user {
-            Some(user) if may_make_nodes()? => nodes(&plan.devices, user)?,
-            _ => devices(&plan.devices)?,
+        Ok(Sources { mounts, devices: devices(plan, pod)?, null })
+    }
+}
+
+/// What is made of a plan for a pod with a user namespace when an OCI runtime makes the rest.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// Mounts, each with its index.
+    pub(super) mounts: Vec<(usize, OwnedFd)>,
+    /// All devices.
+    pub(super) devices: Vec<OwnedFd>,
+}
+
+// === impl Made ===
+
+impl Made {
+    pub(super) fn open(plan: &LaunchPlan, pod: &Pod) -> Result<Made, Failure> {
+        let made = plan.mounts.iter().enumerate().filter(|(_, mount)| mount.takes_hosts_rights());
+        let open = |(index, mount)| match source(mount, plan, pod, &mut [])? {
+            Source::Mount(fd) => Ok(Some((index, fd))),
+            Source::New | Source::Hierarchies(_) => Ok(None),
         };
-        Ok(Sources { mounts, devices, null })
+        let mounts = made.filter_map(|mount| open(mount).transpose()).collect::<Result<_, _>>()?;
+        Ok(Made { mounts, devices: devices(plan, pod)? })
     }
 }
 
@@ -129,11 +148,20 @@ fn adjust(fd: &OwnedFd, mount: &Mount) -> io::Result<()> {
     mount::set(fd, mounts::attributes(flags), None, false)
 }
 
-/// The host's own nodes, for a shim that is not allowed to make any; only those that are what the plan says will do.
-fn devices(plan: &[DeviceNode]) -> Result<Vec<OwnedFd>, Failure> {
-    if plan.is_empty() || may_make_nodes()? {
+/// The devices of a plan, as far as they are not made in the container.
+fn devices(plan: &LaunchPlan, pod: &Pod) -> Result<Vec<OwnedFd>, Failure> {
+    if plan.devices.is_empty() {
         return Ok(Vec::new());
     }
+    match (&pod.user, may_make_nodes()?) {
+        (Some(user), true) => nodes(&plan.devices, user),
+        (None, true) => Ok(Vec::new()),
+        (_, false) => hosts(&plan.devices),
+    }
+}
+
+/// The host's own nodes, for a shim that is not allowed to make any; only those that are what the plan says will do.
+fn hosts(plan: &[DeviceNode]) -> Result<Vec<OwnedFd>, Failure> {
     let host = |device: &DeviceNode| {
         let number = rustix::fs::makedev(device.major, device.minor);
         if rustix::fs::stat(&device.path)?.st_rdev != number {

@@ -8,10 +8,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{
-            fs::DirBuilderExt,
-            process::{CommandExt, ExitStatusExt},
-        },
+        unix::process::{CommandExt, ExitStatusExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -23,7 +20,7 @@ use rustix::{
 };
 use serde::Deserialize;
 use serde_json::Value;
-use tripod_shim_protocol::{Hook, HookStage, HookState, HookedPlan, LaunchPlan, oci::bundle};
+use tripod_shim_protocol::{Hook, HookStage, HookState, HookedPlan, LaunchPlan, UserMapping, oci::bundle};
 use tripod_sys::{attend::attend, spawn};
 
 use crate::{Error, Kind, Map, Result, plugin::Known};
@@ -58,9 +55,16 @@ impl Bundles {
     }
 
     /// Makes the bundle of a container, and the shim's plan; adds the daemon's namespaces to what travels with that.
-    pub(super) fn make(&self, plan: &LaunchPlan, spec: &Value, fds: &mut Vec<OwnedFd>) -> Result<HookedPlan> {
+    pub(super) fn make(
+        &self,
+        plan: &LaunchPlan,
+        spec: &Value,
+        user: Option<UserMapping>,
+        fds: &mut Vec<OwnedFd>,
+    ) -> Result<HookedPlan> {
         let bundle = self.of(&plan.container);
-        write(&bundle, spec).map_err(|error| Error::io(format!("write the bundle {}", bundle.display()), error))?;
+        super::super::bundle::write(&bundle, spec, user)
+            .map_err(|error| Error::io(format!("write the bundle {}", bundle.display()), error))?;
         for kind in HOME {
             let file = std::fs::File::open(format!("/proc/self/ns/{kind}"));
             fds.push(file.map_err(|error| Error::io(format!("open the daemon's {kind} namespace"), error))?.into());
@@ -96,15 +100,6 @@ impl Bundles {
         }
         Ok(())
     }
-}
-
-/// Whole or not at all. It names the container's environment, which is not everybody's to read.
-fn write(bundle: &Path, spec: &Value) -> io::Result<()> {
-    let mut folders = std::fs::DirBuilder::new();
-    folders.recursive(true).mode(0o700).create(bundle.join(bundle::ROOTFS))?;
-    let (file, draft) = (bundle.join(bundle::CONFIG), bundle.join("config.new"));
-    std::fs::write(&draft, spec.to_string())?;
-    std::fs::rename(draft, file)
 }
 
 /// Runs the hooks after the end. None keeps another from running, or the container from being removed.

@@ -30,7 +30,7 @@ async fn all_hooks_after_the_end_run_once_whatever_becomes_of_each() {
     let hooks = json!({ "poststop": [script("exit 3", 60), absent, script("exec sleep 1000", 5), script("", 60)] });
     let spec = json!({ "annotations": { "k": "v" }, "hooks": hooks });
     let mut fds = Vec::new();
-    let hooked = bundles.make(&plan(), &spec, &mut fds).unwrap();
+    let hooked = bundles.make(&plan(), &spec, None, &mut fds).unwrap();
     assert_eq!((fds.len(), hooked.bundle.as_path()), (3, bundles.of("c1").as_path()));
     assert_eq!(hooked.annotations, [("k".to_owned(), "v".to_owned())].into());
     let read: Value = serde_json::from_slice(&std::fs::read(hooked.bundle.join("config.json")).unwrap()).unwrap();
@@ -58,7 +58,7 @@ async fn what_an_earlier_daemon_has_left_is_ended() {
     let (state, bundles) = bundles();
     let seen = state.path().join("seen");
     let spec = json!({ "hooks": { "poststop": [sh(&format!("echo ran >>{}", seen.display()), 60)] } });
-    bundles.make(&plan(), &spec, &mut Vec::new()).unwrap();
+    bundles.make(&plan(), &spec, None, &mut Vec::new()).unwrap();
     // One that was cut off while it was made.
     std::fs::create_dir(bundles.of("c2")).unwrap();
     bundles.recover(&Known::default()).await.unwrap();
