@@ -12,7 +12,7 @@ use tripod_cri_api::v1::{
     Capability, ContainerConfig, IdMapping, Int64Value, MountPropagation, NamespaceMode, PodSandboxConfig,
     StatusRequest, UserNamespace,
 };
-use tripod_tests::{Cri, Node, eventually, host_pod, image_spec, mount, pod, security_of, shell, tests};
+use tripod_tests::{Cri, Node, eventually, host_pod, image_spec, mount, pod, runtime, security_of, shell, tests};
 
 tests![
     root_inside_is_nobody_outside,
@@ -24,6 +24,7 @@ tests![
     terminals_devices_and_users,
     ids_that_are_not_mapped_are_refused,
     a_new_daemon_goes_on_with_it,
+    a_runtime_enters_it,
     what_cannot_be_is_refused,
 ];
 
@@ -332,6 +333,60 @@ async fn a_new_daemon_goes_on_with_it(node: &mut Node) {
     assert_eq!(status.exit_code, 7);
     let error = cri.run(&pod, &config, &tripod_tests::container("absent", &["/no/such/program"])).await.unwrap_err();
     assert!(error.message().contains("no such file"), "{error}");
+}
+
+/// What matters most of the above for a container that an OCI runtime makes.
+async fn a_runtime_enters_it(node: &mut Node) {
+    runtime::configure(&mut node.settings, runtime::HANDLER, &runtime::program());
+    let cri = node.ready().await;
+    let status = cri.runtime().status(StatusRequest::default()).await.unwrap().into_inner();
+    assert!(status.runtime_handlers.iter().all(|handler| handler.features.as_ref().unwrap().user_namespaces));
+    let volume = node.folder().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("file"), "x").unwrap();
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for (name, config) in [("own", pod("own")), ("host", host_pod("host"))] {
+        let config = with(config, ids(BASE));
+        let pod = cri.run_pod_by(runtime::HANDLER, &config).await.unwrap();
+        let mut config_of = shell("main", "echo again >/dev/stdout; sleep 1000");
+        security_of(&mut config_of).run_as_user = Some(Int64Value { value: 1000 });
+        let plain = mount(volume.to_str().unwrap(), "/plain");
+        let map = |mut mount: tripod_cri_api::v1::Mount| {
+            (mount.uid_mappings, mount.gid_mappings) = (ids(BASE).uids, ids(BASE).gids);
+            mount
+        };
+        let mapped = map(mount(volume.to_str().unwrap(), "/mapped"));
+        let file = map(mount(volume.join("file").to_str().unwrap(), "/one"));
+        let mut image = mount("", "/image");
+        image.image = Some(image_spec(tripod_tests::BUSYBOX));
+        config_of.mounts = vec![plain, mapped, file, image];
+        config_of.devices = vec![tripod_cri_api::v1::Device {
+            host_path: "/dev/null".into(),
+            container_path: "/dev/mine".into(),
+            permissions: "rw".into(),
+        }];
+        let user = cri.run(&pod, &config, &config_of).await.unwrap();
+        assert!(cri.sh(&user, "cat /proc/1/uid_map").await.contains(&BASE.to_string()), "{name}");
+        let log = cri.status(&user).await.unwrap().log_path;
+        let said = async || fs::read_to_string(&log).unwrap().contains("again").then_some(());
+        eventually("what it writes", Duration::from_secs(20), said).await;
+        let script = "stat -c %u:%g /mapped /mapped/file /one /image /image/bin/sh /dev/null /dev/mine /dev/shm / \
+                      /bin/sh /etc/hosts | sort -u; stat -c %u:%g /plain /plain/file | sort -u; cat /one";
+        assert_eq!(cri.sh(&user, script).await, "0:0\n65534:65534\nx", "{name}");
+        cri.sh(&user, "echo x >/dev/null && echo x >/dev/mine && ls /sys/class/net/lo && ! touch /mapped/no 2>&1")
+            .await;
+        config_of.metadata.as_mut().unwrap().name = "root".into();
+        security_of(&mut config_of).run_as_user = None;
+        let root = cri.run(&pod, &config, &config_of).await.unwrap();
+        cri.sh(&root, &format!("touch /mapped/{name} /made-{name} && ! touch /plain/no 2>&1")).await;
+        assert_eq!(owner(&volume.join(name)), (0, 0));
+        let made: Vec<_> = written(node, &format!("made-{name}")).iter().map(|path| owner(path)).collect();
+        assert_eq!(made, [(BASE, BASE)]);
+        cri.stop(&root, 0).await.unwrap();
+        assert_eq!(cri.exited(&root).await.exit_code, 137);
+        cri.remove_pod(&pod).await.unwrap();
+    }
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before, "a mount is left on the host");
 }
 
 async fn what_cannot_be_is_refused(node: &mut Node) {
