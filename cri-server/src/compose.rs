@@ -14,10 +14,10 @@ use std::{
 use tripod_engine::{
     Engine, EngineOptions, Error, Kind, Plugins, Result, isolator,
     launcher::{Linux, Oci, OciOptions},
-    plugin::{Features, Isolator, Launcher, Provisioner},
+    plugin::{Features, Isolator, Launcher},
     shim::ShimProgram,
 };
-use tripod_image_service::ImageService;
+use tripod_image_service::{Chosen, ImageService};
 use tripod_network::Network;
 
 use crate::{
@@ -35,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) images: Images,
     /// RuntimeClass handlers, the default one with the empty name, and what their pods can have.
     pub(crate) handlers: BTreeMap<String, Features>,
+    /// What makes root filesystems, and why it is not another.
+    pub(crate) provisioner: String,
     /// Why no pod of this node can have a user namespace, if so.
     pub(crate) no_user_namespaces: Option<String>,
     /// Who makes cgroups.
@@ -57,8 +59,8 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     }
     isolators.extend(builtin.after_network);
 
-    let overlay = Arc::new(service.overlay());
-    let provisioner = Arc::clone(&overlay) as Arc<dyn Provisioner>;
+    let Chosen { provisioner, fallback, no_user_namespaces } = service.provisioner(config.image.provisioner).await?;
+    let provisioner_name = provisioner_name(provisioner.name(), fallback.as_deref());
     let disk = isolator::Disk::new(Arc::clone(&provisioner), &limits, config.limits.disk_interval());
     isolators.extend(disk.map(|disk| Arc::new(disk) as Arc<dyn Isolator>));
 
@@ -67,7 +69,6 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
         isolators.push(Arc::new(isolator::Hooks::new(config.hooks_dir.clone())));
     }
 
-    let no_user_namespaces = overlay.check_user_namespaces().await.err().map(|error| error.to_string());
     if let Some(why) = &no_user_namespaces {
         tracing::info!(why, "pods cannot have user namespaces on this node");
     }
@@ -81,7 +82,24 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
     let options = EngineOptions { root: config.root.clone(), state: config.state.clone(), shim };
     let engine = Engine::open(options, plugins).await?;
     let images = Images::new(service).await?;
-    Ok(Parts { engine, images, handlers, no_user_namespaces, driver: config.cgroup.driver })
+    Ok(Parts {
+        engine,
+        images,
+        handlers,
+        provisioner: provisioner_name,
+        no_user_namespaces,
+        driver: config.cgroup.driver,
+    })
+}
+
+/// What the status says of the provisioner. The log says it too.
+fn provisioner_name(name: &str, fallback: Option<&str>) -> String {
+    let Some(why) = fallback else {
+        tracing::info!(provisioner = name, "root filesystems are made by it");
+        return name.to_owned();
+    };
+    tracing::warn!(provisioner = name, why, "root filesystems take a copy of their image each");
+    format!("{name} ({why})")
 }
 
 /// One for each handler; the default one has the empty name.

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tripod_engine::isolator::CgroupConfig;
-use tripod_image_service::{Limits, Ranges, Timeouts};
+use tripod_image_service::{Limits, ProvisionerKind, Ranges, Timeouts};
 use tripod_network::NetworkConfig;
 
 use crate::telemetry;
@@ -66,6 +66,8 @@ pub struct Config {
 pub struct ImageConfig {
     /// Folder with one folder for each registry, with its mirrors and certificates.
     pub certs_dir: PathBuf,
+    /// How root filesystems are made from images.
+    pub provisioner: ProvisionerKind,
     /// Layers that are downloaded and unpacked at the same time.
     pub parallel_layers: usize,
     /// Large layers of gzip are inflated by the program `igzip`, where it is installed.
@@ -149,6 +151,7 @@ impl Default for ImageConfig {
         let service = tripod_image_service::Config::default();
         Self {
             certs_dir: service.certs_dir,
+            provisioner: ProvisionerKind::default(),
             parallel_layers: service.parallel_layers,
             igzip: service.igzip,
             keep_partial_seconds: service.keep_partial_seconds,
@@ -313,6 +316,7 @@ impl Config {
     pub(crate) fn image_service(&self) -> tripod_image_service::Config {
         let ImageConfig {
             certs_dir,
+            provisioner: _,
             parallel_layers,
             igzip,
             keep_partial_seconds,

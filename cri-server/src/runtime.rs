@@ -47,6 +47,8 @@ pub(crate) struct Runtime {
     streaming: Arc<tripod_streaming::Server>,
     /// RuntimeClass handlers, the default one with the empty name.
     handlers: BTreeMap<String, Features>,
+    /// What makes root filesystems.
+    provisioner: String,
     /// Why no pod can have a user namespace, if so.
     no_user_namespaces: Option<String>,
     /// Who makes cgroups; the kubelet does likewise.
@@ -66,9 +68,9 @@ impl Runtime {
         config: serde_json::Value,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        let Parts { engine, images, handlers, no_user_namespaces, driver } = parts;
+        let Parts { engine, images, handlers, provisioner, no_user_namespaces, driver } = parts;
         let rates = rates::Rates::default();
-        Self { engine, images, streaming, handlers, no_user_namespaces, driver, config, rates, stopped }
+        Self { engine, images, streaming, handlers, provisioner, no_user_namespaces, driver, config, rates, stopped }
     }
 }
 

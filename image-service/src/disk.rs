@@ -6,8 +6,8 @@ use serde::Serialize;
 use tripod_engine::{ContainerId, Error, Result, usage::WritableLayer};
 
 use crate::{
-    catalog::State, content, digest::Digest, fetch::blocking, image::Image, overlay::usage, room::Room,
-    service::ImageService, space::FRESH,
+    catalog::State, content, digest::Digest, fetch::blocking, image::Image, room::Room, service::ImageService,
+    space::FRESH, usage,
 };
 
 /// Use of the disk by everything that is below the root folder.
@@ -91,10 +91,10 @@ impl ImageService {
         usage.blobs = Amount { count: blobs.len() as u64, bytes: blobs.iter().map(|(_, size)| size).sum() };
         usage.temporary = Amount { count: temporary.inodes, bytes: temporary.bytes };
         for container in containers {
-            let upper = self.inner.fetcher.layout.containers().join(&container).join("upper");
-            let Ok(written) = self.inner.usage.get(&container, &upper, FRESH).await else { continue };
+            let folder = self.inner.fetcher.layout.containers().join(&container);
+            let Ok(counted) = self.inner.usage.get(&container, &folder, FRESH).await else { continue };
             usage.writable.count += 1;
-            usage.writable.bytes += written.bytes;
+            usage.writable.bytes += counted.held.bytes;
         }
         usage.total_bytes = room.total;
         usage.free_bytes = room.free;

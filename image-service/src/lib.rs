@@ -1,6 +1,7 @@
 //! Images: from a registry to a root filesystem.
 //!
-//! [`ImageService`] pulls images and keeps them; [`Overlay`] turns them into root filesystems for the engine. Layers are
+//! [`ImageService`] pulls images and keeps them; [`Overlay`] turns them into root filesystems for the engine, or [`Copy`]
+//! where overlayfs cannot. Layers are
 //! content-addressed, fetched once, unpacked once, and shared by all images and containers.
 #![forbid(unsafe_code)]
 #![allow(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`")]
@@ -8,7 +9,9 @@
 mod catalog;
 mod check;
 mod config;
+mod containers;
 mod content;
+mod copy;
 mod digest;
 mod disk;
 mod error;
@@ -25,6 +28,7 @@ mod manifest;
 mod overlay;
 mod platform;
 mod progress;
+mod provisioner;
 mod prune;
 mod pull;
 mod record;
@@ -38,16 +42,19 @@ mod space;
 mod sync;
 mod trash;
 mod unpack;
+mod usage;
 
 pub use catalog::Removed;
 pub use check::{CheckEvent, CheckRequest, CheckSummary, Problem};
 pub use config::{Config, Limits, Ranges, Timeouts};
+pub use copy::Copy;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use disk::{Amount, DiskUsage, ImageUsage};
 pub use image::{Image, ImageUser};
 pub use load::LoadRequest;
 pub use overlay::Overlay;
 pub use progress::{LayerProgress, LayerState, PullProgress};
+pub use provisioner::{Chosen, ProvisionerKind};
 pub use prune::{PruneRequest, Pruned};
 pub use pull::PullRequest;
 pub use reference::{InvalidReference, Reference};

@@ -41,7 +41,7 @@ pub(crate) struct Inner {
     /// Something may have become unneeded.
     pub sweep: Notify,
     /// Of writable layers.
-    pub usage: Arc<crate::overlay::usage::Cache>,
+    pub usage: Arc<crate::usage::Cache>,
 }
 
 /// The images of a node. Cheap to clone.
@@ -174,7 +174,7 @@ fn leases(layout: &Layout) -> std::io::Result<std::collections::HashMap<tripod_e
     for entry in std::fs::read_dir(layout.containers())? {
         let entry = entry?;
         let Some(id) = entry.file_name().to_str().and_then(tripod_engine::ContainerId::parse) else { continue };
-        let lease = std::fs::read(entry.path().join(crate::overlay::LEASE)).ok();
+        let lease = std::fs::read(entry.path().join(crate::containers::LEASE)).ok();
         leases.insert(id, lease.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default());
     }
     Ok(leases)

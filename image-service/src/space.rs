@@ -60,11 +60,11 @@ impl ImageService {
         };
         let mut written = WritableLayer::default();
         for container in leases {
-            let upper = self.inner.fetcher.layout.containers().join(&container).join("upper");
+            let folder = self.inner.fetcher.layout.containers().join(&container);
             // One that is going away, or only holds image volumes, has none.
-            let Ok(usage) = self.inner.usage.get(&container, &upper, FRESH).await else { continue };
-            written.bytes += usage.bytes;
-            written.inodes += usage.inodes;
+            let Ok(usage) = self.inner.usage.get(&container, &folder, FRESH).await else { continue };
+            written.bytes += usage.held.bytes;
+            written.inodes += usage.held.inodes;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let timestamp = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);

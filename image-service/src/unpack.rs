@@ -89,6 +89,9 @@ pub(crate) struct Unpacked {
     /// below count. (Names that are not UTF-8 are not remembered.)
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub implied: Vec<String>,
+    /// What it hides and the filesystem could not hold.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub marks: Marks,
     /// Bytes of all files.
     pub bytes: u64,
     /// Bytes on disk, estimated in blocks of 4 KiB.
@@ -98,6 +101,22 @@ pub(crate) struct Unpacked {
     /// What its record is made from.
     #[serde(skip)]
     pub contents: Contents,
+}
+
+/// What a layer hides of those below, where the filesystem takes no whiteouts in overlayfs's form (a device 0:0, an
+/// attribute `trusted.overlay.opaque`). Only the provisioner `copy` can go by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marks {
+    /// Paths that are gone.
+    pub whiteouts: Vec<String>,
+    /// Folders that have nothing of what lies below.
+    pub opaque: Vec<String>,
+}
+
+impl Marks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.whiteouts.is_empty() && self.opaque.is_empty()
+    }
 }
 
 /// Mode and owner of a root folder.

@@ -146,6 +146,14 @@ pub fn set(
     set_attr(mount.as_fd(), &attr, recursive)
 }
 
+/// Takes all restrictions (no writing, no set-user-ID, no devices, no execution, no symbolic links) off a detached copy of
+/// a mount that nobody else sees, and cuts it off from the one that it was copied from.
+pub fn unrestrict(mount: impl AsFd) -> io::Result<()> {
+    let all = Attributes { read_only: true, nosuid: true, nodev: true, noexec: true };
+    let clear = all.bits() | u64::from(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW.bits());
+    set_attr(mount.as_fd(), &MountAttr { clear, propagation: libc::MS_PRIVATE, ..MountAttr::default() }, false)
+}
+
 /// Shows the owners of files as the user namespace `ids` maps them, in a detached mount that nobody else sees, with all
 /// below it if `recursive`. What is 0 on disk is the namespace's root.
 pub fn map_ids(mount: impl AsFd, ids: impl AsFd, recursive: bool) -> io::Result<()> {

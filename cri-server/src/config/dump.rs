@@ -60,6 +60,11 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "image.certs_dir",
         "One folder for each registry with mirrors and certificates: HOST/hosts.toml in containerd's format.",
     ),
+    (
+        "image.provisioner",
+        "\"overlay\": containers share the files of images; \"copy\": each has its own, for filesystems that overlayfs cannot \
+         stand on; \"auto\": overlay where that works.",
+    ),
     ("image.parallel_layers", "Layers that are downloaded and unpacked at the same time."),
     ("image.igzip", "Large layers of gzip are inflated by the program igzip, where it is installed (Debian: isal)."),
     (

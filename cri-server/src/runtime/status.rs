@@ -69,6 +69,7 @@ impl Runtime {
             engine.details.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         HashMap::from([
             ("config".to_owned(), self.config.to_string()),
+            ("provisioner".to_owned(), self.provisioner.clone()),
             ("isolators".to_owned(), serde_json::Value::from(details).to_string()),
             ("operations".to_owned(), json!(self.engine.operations()).to_string()),
             ("pulls".to_owned(), json!(self.images.pulls()).to_string()),

@@ -177,7 +177,7 @@ fn detach(target: &Path, dir: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// A folder of a detached mount as a mount of its own. Links are resolved as if the mount were the root.
-pub(super) fn below(whole: &OwnedFd, sub_path: &Path, spare: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn below(whole: &OwnedFd, sub_path: &Path, spare: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let inside = |root: &OwnedFd| openat2(root, sub_path.as_os_str().as_bytes(), flags, Mode::empty(), resolve);

@@ -4,7 +4,7 @@
 //! default ACL would leak into files made in it, and each new file would change its time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, ErrorKind},
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -19,10 +19,10 @@ use rustix::{
 };
 
 use super::{
-    RootAttributes, UnpackError, Unpacked, WHITEOUT,
+    Marks, RootAttributes, UnpackError, Unpacked, WHITEOUT,
     archive::{Archive, Entry, Kind},
     attributes::{Attributes, allowed, gid, ignore_unsupported, times, uid},
-    tree::{Tree, below, clean, hide_below, magic, open_root, split},
+    tree::{Tree, below, clean, magic, open_root, split},
 };
 use crate::{config::Limits, record::ContentHash, skeleton::Tap};
 
@@ -108,7 +108,22 @@ impl<R: BufRead> Extraction<'_, R> {
         self.result.disk_bytes += self.tree.made * 4096;
         let implied = std::mem::take(&mut self.tree.implied);
         self.result.implied = implied.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
+        self.result.marks = self.marks()?;
         self.finish_folders()
+    }
+
+    /// What the layer hides and its files do not tell.
+    fn marks(&mut self) -> Result<Marks, UnpackError> {
+        let words = |paths: &BTreeSet<Vec<u8>>| {
+            let word = |path: &Vec<u8>| {
+                let why =
+                    "this filesystem holds no whiteouts, and one whose name is not UTF-8 cannot be kept elsewhere";
+                String::from_utf8(path.clone()).map_err(|_| UnpackError::refused(path, why))
+            };
+            paths.iter().map(word).collect::<Result<Vec<_>, _>>()
+        };
+        let whiteouts = if self.tree.no_whiteouts { words(&self.tree.whiteouts)? } else { Vec::new() };
+        Ok(Marks { whiteouts, opaque: words(&self.tree.opaque)? })
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
@@ -187,10 +202,11 @@ impl<R: BufRead> Extraction<'_, R> {
     fn forget(&mut self, path: &[u8]) {
         self.folders.remove(path);
         self.tree.implied.remove(path);
+        self.tree.opaque.remove(path);
         for path in self.folders.range(below(path)).map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.folders.remove(&path);
         }
-        for set in [&mut self.tree.implied, &mut self.tree.whiteouts] {
+        for set in [&mut self.tree.implied, &mut self.tree.whiteouts, &mut self.tree.opaque] {
             for path in set.range(below(path)).cloned().collect::<Vec<_>>() {
                 set.remove(&path);
             }
@@ -351,7 +367,15 @@ impl<R: BufRead> Extraction<'_, R> {
         }
         let parent = self.tree.dir(folder)?;
         let path = parent.join(hidden);
-        match mknodat(&parent.descriptor, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+        let made = match mknodat(&parent.descriptor, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+            // That of another overlay takes none, for one.
+            Err(Errno::PERM | Errno::NOTSUP | Errno::ACCESS | Errno::INVAL) => {
+                self.tree.no_whiteouts = true;
+                Ok(())
+            }
+            made => made,
+        };
+        match made {
             Ok(()) => {
                 self.tree.hold(&path, 0)?;
                 self.tree.whiteouts.insert(path);
@@ -372,7 +396,8 @@ impl<R: BufRead> Extraction<'_, R> {
             self.result.opaque = true;
             return Ok(());
         }
-        hide_below(&*self.tree.existing(path)?)
+        let folder = self.tree.existing(path)?;
+        self.tree.hide_below(&folder)
     }
 
     fn finish_folders(&mut self) -> Result<(), UnpackError> {

@@ -107,6 +107,10 @@ pub(super) struct Tree {
     pub implied: BTreeSet<Vec<u8>>,
     /// Files that stand for the absence of what is below.
     pub whiteouts: BTreeSet<Vec<u8>>,
+    /// The filesystem takes no such files: they are remembered only.
+    pub no_whiteouts: bool,
+    /// Folders that hide what is below them, and that the filesystem lets nobody mark.
+    pub opaque: BTreeSet<Vec<u8>>,
     /// How many folders were made for want of an entry.
     pub made: u64,
     /// Bytes of what has to be remembered until the end.
@@ -122,6 +126,8 @@ impl Tree {
             cache: HashMap::new(),
             implied: BTreeSet::new(),
             whiteouts: BTreeSet::new(),
+            no_whiteouts: false,
+            opaque: BTreeSet::new(),
             made: 0,
             held: 0,
         }
@@ -193,7 +199,10 @@ impl Tree {
         let real = parent.join(name);
         let whiteout = self.whiteouts.remove(&real);
         if whiteout {
-            unlinkat(&parent.descriptor, name, AtFlags::empty()).map_err(failed)?;
+            match unlinkat(&parent.descriptor, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
         match mkdirat(&parent.descriptor, name, Mode::from(0o755)) {
             Ok(()) => self.made += 1,
@@ -206,7 +215,7 @@ impl Tree {
         let folder = self.open(path).map_err(|error| through(path, error))?;
         if whiteout {
             // A new one in place of what was below, whose attributes do not count.
-            hide_below(&folder)?;
+            self.hide_below(&folder)?;
         } else {
             self.hold(&real, 0)?;
             self.implied.insert(real);
@@ -265,6 +274,19 @@ impl Tree {
         if rest.len() > MAX_PATH - 256 { Err(Errno::NAMETOOLONG) } else { Ok(rest.to_vec()) }
     }
 
+    /// Has a folder show nothing of what it has in the layers below.
+    pub(super) fn hide_below(&mut self, folder: &Folder) -> Result<(), UnpackError> {
+        match setxattr(magic(&folder.descriptor, b""), "trusted.overlay.opaque", b"y", XattrFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(Errno::NOTSUP | Errno::PERM) => {
+                self.hold(&folder.path, 0)?;
+                self.opaque.insert(folder.path.clone());
+                Ok(())
+            }
+            Err(error) => Err(UnpackError::write("hide what is below", &folder.path, error)),
+        }
+    }
+
     /// Takes away what is at a path, whatever it is.
     pub(super) fn remove(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), UnpackError> {
         let failed = |error| UnpackError::write("replace", path, error);
@@ -282,12 +304,6 @@ impl Tree {
     }
 }
 
-/// Has overlayfs show nothing of what a folder has in the layers below.
-pub(super) fn hide_below(folder: &Folder) -> Result<(), UnpackError> {
-    setxattr(magic(&folder.descriptor, b""), "trusted.overlay.opaque", b"y", XattrFlags::empty())
-        .map_err(|error| UnpackError::write("hide what is below", &folder.path, error))
-}
-
 fn through(path: &[u8], error: Errno) -> UnpackError {
     match error {
         Errno::XDEV | Errno::LOOP => UnpackError::refused(path, "it leads through a symbolic link out of the layer"),
@@ -298,7 +314,7 @@ fn through(path: &[u8], error: Errno) -> UnpackError {
 }
 
 /// A path by which the kernel finds `name` in a folder, for calls that take no descriptor.
-pub(super) fn magic(dir: &impl AsFd, name: &[u8]) -> Vec<u8> {
+pub(crate) fn magic(dir: &impl AsFd, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()).into_bytes();
     if !name.is_empty() {
         path.push(b'/');

@@ -10,13 +10,13 @@ use std::{
 
 use rustix::fs::{lgetxattr, llistxattr};
 use serde_json::json;
-use tripod_engine::{ContainerId, plugin::Provisioner};
+use tripod_engine::ContainerId;
 use tripod_image_service::Digest;
 
 use super::{
     fake::Fake,
     fixture::{Image, OCI_MANIFEST},
-    root::{Root, detached, visible},
+    root::{Root, both, detached, visible},
 };
 
 /// Everything that can be told of a file, by path.
@@ -103,11 +103,25 @@ pub fn of_umoci(image: &Image) -> BTreeMap<String, String> {
     snapshot(&folder.path().join("bundle/rootfs"))
 }
 
-/// What a container of the image gets from us.
+/// What a container of the image gets from us, whichever provisioner makes it.
 pub async fn of_ours(root: &Root, image: &Image) -> BTreeMap<String, String> {
     let fake = Fake::with(image, |_| None).await;
     let pulled = root.pull(&fake.name()).await.unwrap();
-    let overlay = root.images.overlay();
-    let mount = detached(overlay.provision(&pulled.id, &ContainerId::random(), None).await.unwrap());
-    snapshot(&visible(&mount))
+    let mut found = Vec::new();
+    for provisioner in both(root) {
+        let container = ContainerId::random();
+        let mount = detached(provisioner.provision(&pulled.id, &container, None).await.unwrap());
+        found.push(snapshot(&visible(&mount)));
+        drop(mount);
+        provisioner.destroy(&container).await.unwrap();
+    }
+    let (copied, mut mounted) = (found.pop().unwrap(), found.pop().unwrap());
+    // The time of the root is that of the container's own folder.
+    let time = mounted.insert("/".to_owned(), copied["/"].clone()).unwrap();
+    assert_eq!(time.split(" at ").next(), copied["/"].split(" at ").next());
+    assert_eq!(mounted.keys().collect::<Vec<_>>(), copied.keys().collect::<Vec<_>>(), "overlay, copy");
+    for (path, mounted) in &mounted {
+        assert_eq!(mounted, &copied[path], "{path}: overlay, copy");
+    }
+    mounted
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tripod_engine::{Error, plugin::RootFs};
+use tripod_engine::{
+    Error,
+    plugin::{Provisioner, RootFs},
+};
 use tripod_image_service::{Config, Image, ImageService, PullRequest, Timeouts};
 
 /// A store, and the folder with its registries' settings.
@@ -42,6 +45,11 @@ impl Root {
         let left: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         assert!(left.is_empty(), "left behind: {left:?}");
     }
+}
+
+/// All provisioners, `overlay` first.
+pub fn both(root: &Root) -> [Box<dyn Provisioner>; 2] {
+    [Box::new(root.images.overlay()), Box::new(root.images.copy())]
 }
 
 /// A folder that is gone with this value, even if the store's background work still writes into it.

@@ -29,6 +29,7 @@ mod oci;
 mod pods;
 mod port_forward;
 mod processes;
+mod provisioners;
 mod recovery;
 mod refusals;
 mod resources;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         selinux::TESTS,
         resources::TESTS,
         limits::TESTS,
+        provisioners::TESTS,
         volumes::TESTS,
         filesystem::TESTS,
         escapes::TESTS,

@@ -16,7 +16,7 @@ use rustix::{
 };
 use tripod_engine::{ContainerId, Error, Kind, Result, usage::WritableLayer};
 
-use crate::{fetch::blocking, flight::Flights};
+use crate::{copy, fetch::blocking, flight::Flights, overlay};
 
 /// A count that took long is kept for this many times as long, whoever wants a newer one.
 const PATIENCE: u32 = 20;
@@ -31,25 +31,34 @@ const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::C
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     counted: Mutex<HashMap<ContainerId, Count>>,
-    counting: Arc<Flights<ContainerId, WritableLayer, ()>>,
+    counting: Arc<Flights<ContainerId, Counted, ()>>,
+}
+
+/// What a container's folder uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// What the container has changed.
+    pub written: WritableLayer,
+    /// All, with what was copied from images.
+    pub held: WritableLayer,
 }
 
 /// A count.
 #[derive(Debug, Clone, Copy)]
 struct Count {
-    usage: WritableLayer,
+    usage: Counted,
     begin: Instant,
     took: Duration,
 }
 
 impl Cache {
-    /// What the folder of a container uses, counted no longer ago than `age` if that can be had.
+    /// What a container uses in its folder, counted no longer ago than `age` if that can be had.
     pub(crate) async fn get(
         self: &Arc<Self>,
         container: &ContainerId,
         folder: &Path,
         age: Duration,
-    ) -> Result<WritableLayer> {
+    ) -> Result<Counted> {
         if let Some(Count { usage, begin, took }) = self.counted().get(container)
             && begin.elapsed() < age.max(*took * PATIENCE)
         {
@@ -60,7 +69,7 @@ impl Cache {
             // Only what it took itself: on a busy node threads wait for their turn.
             let timed = move || {
                 let begin = Instant::now();
-                (count(&folder), begin, begin.elapsed())
+                (of_container(&folder), begin, begin.elapsed())
             };
             let (counted, begin, took) = blocking(timed).await?;
             let usage = counted.map_err(|error| match error.kind() {
@@ -79,6 +88,27 @@ impl Cache {
 
     fn counted(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, Count>> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts what a container has, whichever provisioner made it.
+fn of_container(folder: &Path) -> io::Result<Counted> {
+    match count(&folder.join(copy::ROOTFS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let written = count(&folder.join(overlay::UPPER))?;
+            Ok(Counted { written, held: written })
+        }
+        counted => {
+            let (mut held, copied) = (counted?, copy::size(folder, copy::ROOTFS));
+            let written = WritableLayer {
+                bytes: held.bytes.saturating_sub(copied.bytes),
+                inodes: held.inodes.saturating_sub(copied.inodes),
+            };
+            let volumes = copy::size_of_volumes(folder);
+            held.bytes += volumes.bytes;
+            held.inodes += volumes.inodes;
+            Ok(Counted { written, held })
+        }
     }
 }
 
