@@ -1,16 +1,13 @@
 //! Root filesystems that are copies, for filesystems that overlayfs cannot stand on: containers notice nothing.
 
-use std::{fs, os::unix::fs::MetadataExt, process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use tonic::Code;
 use tripod_cri_api::v1::{ContainerState, ContainerStatsRequest, Mount, StatusRequest};
 use tripod_tests::{BUSYBOX, Cri, Image, Layer, Node, Tree, busybox, eventually, host_pod, image_spec, shell, tests};
 
-use crate::userns;
-
 tests![
     containers_run_in_copies,
-    copies_are_shown_with_the_ids_of_a_pod,
     copies_outlive_the_daemon,
     an_overlay_carries_none_so_images_are_copied,
     a_full_disk_leaves_nothing_of_a_copy,
@@ -69,19 +66,6 @@ async fn containers_run_in_copies(node: &mut Node) {
     }];
     let (_, text) = cri.outcome(&pod, &config, &closed).await.unwrap();
     assert_eq!(text, "closed\nsecond\n");
-}
-
-async fn copies_are_shown_with_the_ids_of_a_pod(node: &mut Node) {
-    node.settings.text("image.provisioner", "copy");
-    let cri = node.ready().await;
-    let (mapped, config) = userns::pod_at(&cri, "mapped", userns::BASE).await;
-    let script = "stat -c %u /etc /bin/sh | sort -u; touch /new && chown 7:8 /new && stat -c %u:%g /new";
-    let (_, text) = cri.outcome(&mapped, &config, &shell("main", script)).await.unwrap();
-    assert_eq!(text, "0\n7:8\n");
-    let folders = fs::read_dir(node.root().join("containers")).unwrap().flatten().map(|entry| entry.path());
-    let owners =
-        folders.map(|folder| fs::metadata(folder.join("rootfs/new")).unwrap()).map(|meta| (meta.uid(), meta.gid()));
-    assert_eq!(owners.collect::<Vec<_>>(), [(7, 8)], "on the disk nothing is changed");
 }
 
 async fn copies_outlive_the_daemon(node: &mut Node) {
@@ -163,7 +147,7 @@ async fn a_full_disk_leaves_nothing_of_a_copy(node: &mut Node) {
     node.settings.text("image.provisioner", "copy");
     node.settings.raw("image.min_free_bytes", "0");
     let registry = node.registry().await;
-    registry.push("large:1", &Image::new(vec![Layer::gzip(busybox().file("large", 0o644, &"x".repeat(24 << 20)))]));
+    registry.push("large:1", &Image::new(vec![Layer::gzip(busybox().file("large", 0o644, "x".repeat(24 << 20)))]));
     let cri = node.start().await;
     cri.pull("registry.test/large:1").await.unwrap();
     let mut container = shell("main", "exec sleep 1000");

@@ -25,6 +25,7 @@ tests![
     ids_that_are_not_mapped_are_refused,
     a_new_daemon_goes_on_with_it,
     a_runtime_enters_it,
+    copies_of_images_are_shown_with_its_ids,
     what_cannot_be_is_refused,
 ];
 
@@ -456,4 +457,17 @@ async fn what_cannot_be_is_refused(node: &mut Node) {
     };
     refused(&shared, "bidirectional").await;
     assert!(cri.containers().await.is_empty());
+}
+
+async fn copies_of_images_are_shown_with_its_ids(node: &mut Node) {
+    node.settings.text("image.provisioner", "copy");
+    let cri = node.ready().await;
+    let (mapped, config) = pod_at(&cri, "mapped", BASE).await;
+    let script = "stat -c %u /etc /bin/sh | sort -u; touch /new && chown 7:8 /new && stat -c %u:%g /new";
+    let (_, text) = cri.outcome(&mapped, &config, &shell("main", script)).await.unwrap();
+    assert_eq!(text, "0\n7:8\n");
+    let folders = fs::read_dir(node.root().join("containers")).unwrap().flatten().map(|entry| entry.path());
+    let owners =
+        folders.map(|folder| fs::metadata(folder.join("rootfs/new")).unwrap()).map(|meta| (meta.uid(), meta.gid()));
+    assert_eq!(owners.collect::<Vec<_>>(), [(7, 8)], "on the disk nothing is changed");
 }
