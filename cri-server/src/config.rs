@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tripod_engine::isolator::CgroupConfig;
-use tripod_image_service::{Limits, ProvisionerKind, Ranges, Timeouts};
+use tripod_image_service::{Limits, ProvisionerKind, Ranges, Timeouts, Verifiers};
 use tripod_network::NetworkConfig;
 
 use crate::telemetry;
@@ -78,6 +78,13 @@ pub struct ImageConfig {
     pub min_free_bytes: u64,
     /// Images that the kubelet is asked to keep.
     pub pinned: Vec<String>,
+    /// Which images may be used, in the format of containers-policy.json(5).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_file: Option<PathBuf>,
+    /// Where signatures by GPG lie, by registry.
+    pub lookaside: BTreeMap<String, String>,
+    /// Programs that are asked about each image.
+    pub verifiers: Verifiers,
     /// Limits on what registries send.
     pub limits: Limits,
     /// How long to wait for registries.
@@ -157,6 +164,9 @@ impl Default for ImageConfig {
             keep_partial_seconds: service.keep_partial_seconds,
             min_free_bytes: service.min_free_bytes,
             pinned: service.pinned,
+            policy_file: service.policy_file,
+            lookaside: service.lookaside,
+            verifiers: service.verifiers,
             limits: service.limits,
             timeouts: service.timeouts,
             ranges: service.ranges,
@@ -294,6 +304,20 @@ impl Config {
                 return Err(Wrong::new(setting, format!("{} is not an absolute path", path.display())));
             }
         }
+        let absent = [
+            ("image.policy_file", &self.image.policy_file),
+            ("image.verifiers.bin_dir", &self.image.verifiers.bin_dir),
+        ];
+        for (setting, path) in absent {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                return Err(Wrong::new(setting, format!("{} is not an absolute path", path.display())));
+            }
+        }
+        let known = |url: &str| ["https://", "http://", "file:///"].iter().any(|scheme| url.starts_with(scheme));
+        if let Some((scope, url)) = self.image.lookaside.iter().find(|(_, url)| !known(url)) {
+            let why = format!("{url} for {scope:?} begins with none of https://, http:// and file:///");
+            return Err(Wrong::new("image.lookaside", why));
+        }
         if self.image.parallel_layers == 0 {
             return Err(Wrong::new("image.parallel_layers", "0 is too few; it must be at least 1"));
         }
@@ -322,6 +346,9 @@ impl Config {
             keep_partial_seconds,
             min_free_bytes,
             pinned,
+            policy_file,
+            lookaside,
+            verifiers,
             limits,
             timeouts,
             ranges,
@@ -335,6 +362,9 @@ impl Config {
             keep_partial_seconds,
             min_free_bytes,
             pinned,
+            policy_file,
+            lookaside,
+            verifiers,
             limits,
             timeouts,
             ranges,

@@ -37,13 +37,18 @@ pub(crate) fn status(error: Error) -> Status {
 
 /// The word by which the kubelet knows a registry that does not answer.
 const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable";
+/// And an image that the policy does not let in; the image service puts it there.
+const SIGNATURE_VALIDATION_FAILED: &str = "SignatureValidationFailed";
 
 /// The error of a pull. The kubelet looks for its word at the start of the message, and only of an `UNKNOWN` error.
 pub(crate) fn pull_status(error: Error) -> Status {
+    let message = error.to_string();
+    if message.starts_with(SIGNATURE_VALIDATION_FAILED) {
+        return Status::unknown(shortened(message));
+    }
     if !matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) {
         return status(error);
     }
-    let message = error.to_string();
     let message = match message.starts_with(REGISTRY_UNAVAILABLE) {
         true => message,
         false => format!("{REGISTRY_UNAVAILABLE}: {message}"),

@@ -1,6 +1,6 @@
 //! What an operator can set.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,14 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// Images that kubelet's garbage collection leaves alone: references, or beginnings of references before a `*`.
     pub pinned: Vec<String>,
+    /// Which images may be used: a file in the format of containers-policy.json(5). Without one, all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_file: Option<PathBuf>,
+    /// URLs (`https://`, `http://`, `file://`) below which signatures by GPG lie, by registry, namespace or repository;
+    /// `default` is for all others.
+    pub lookaside: BTreeMap<String, String>,
+    /// Programs that are asked about each image.
+    pub verifiers: Verifiers,
     /// Limits on what registries send.
     pub limits: Limits,
     /// How long to wait for registries.
@@ -47,6 +55,9 @@ impl Default for Config {
             keep_partial_seconds: 600,
             min_free_bytes: 2 << 30,
             pinned: Vec::new(),
+            policy_file: None,
+            lookaside: BTreeMap::new(),
+            verifiers: Verifiers::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             ranges: Ranges::default(),
@@ -80,6 +91,31 @@ impl Default for Limits {
             layer_bytes: 256 << 30,
             layer_entries: 10_000_000,
         }
+    }
+}
+
+/// Programs that are asked whether an image may be used, as containerd has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Verifiers {
+    /// Folder in which each file is such a program. Without one, nobody is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bin_dir: Option<PathBuf>,
+    /// Programs that the folder may have; with more, no image is let in.
+    pub max_verifiers: usize,
+    /// Seconds that one program may take.
+    pub per_verifier_timeout_seconds: u64,
+}
+
+impl Default for Verifiers {
+    fn default() -> Self {
+        Self { bin_dir: None, max_verifiers: 10, per_verifier_timeout_seconds: 10 }
+    }
+}
+
+impl Verifiers {
+    pub(crate) fn limit(&self) -> Duration {
+        Duration::from_secs(self.per_verifier_timeout_seconds.max(1))
     }
 }
 

@@ -27,6 +27,8 @@ mod load;
 mod manifest;
 mod overlay;
 mod platform;
+mod policy;
+mod program;
 mod progress;
 mod provisioner;
 mod prune;
@@ -46,7 +48,7 @@ mod usage;
 
 pub use catalog::Removed;
 pub use check::{CheckEvent, CheckRequest, CheckSummary, Problem};
-pub use config::{Config, Limits, Ranges, Timeouts};
+pub use config::{Config, Limits, Ranges, Timeouts, Verifiers};
 pub use copy::Copy;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use disk::{Amount, DiskUsage, ImageUsage};

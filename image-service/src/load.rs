@@ -23,6 +23,7 @@ use crate::{
     image::Image,
     manifest::ManifestError,
     platform::Platform,
+    policy,
     reference::{InvalidReference, Reference},
     service::{ImageService, Inner},
     unpack::UnpackError,
@@ -134,6 +135,7 @@ impl ImageService {
         let outcome = blocking(move || {
             let mut pins = Pins::new(&inner.fetcher.catalog);
             let contents = intake::read(&inner, archive, &mut pins)?;
+            let transport = index::transport(&contents);
             let mut found = index::images(&inner, contents, platform.as_ref(), &mut pins)?;
             if let Some(name) = name {
                 match &mut found[..] {
@@ -141,11 +143,14 @@ impl ImageService {
                     several => return Err(LoadError::OneName(several.len())),
                 }
             }
-            Ok((found, pins))
+            Ok((found, pins, transport))
         });
         let outcome = match outcome.await? {
-            Ok((found, pins)) => {
-                let kept = keep(&self.inner, found).await;
+            Ok((found, pins, transport)) => {
+                let kept = match policy::check_archive(&self.inner, transport).await {
+                    Ok(()) => keep(&self.inner, found).await,
+                    Err(error) => Err(error.during("cannot load the archive")),
+                };
                 drop(pins);
                 kept
             }

@@ -123,6 +123,17 @@ impl Document {
     }
 }
 
+/// What a document says of its own type; what the registry said of it where it says nothing.
+pub(crate) fn media_type(bytes: &[u8], content_type: &str) -> String {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: String,
+    }
+    let own = serde_json::from_slice::<Typed>(bytes).ok().map(|typed| typed.media_type);
+    own.unwrap_or_else(|| content_type.split(';').next().unwrap_or_default().trim().to_owned())
+}
+
 /// Whether it is some form of tar archive. Which compression it has is seen from its first bytes: media types lie.
 fn is_layer_type(layer: &Descriptor) -> bool {
     let Some(media_type) = &layer.media_type else { return true };

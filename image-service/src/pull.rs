@@ -13,8 +13,9 @@ use crate::{
     error::manifest_kind,
     fetch::blocking,
     flight::Ticket,
-    manifest::{ConfigFile, Document, Manifest},
+    manifest::{ConfigFile, Descriptor, Document, Manifest, media_type},
     platform::{Platform, choose},
+    policy,
     progress::{LayerMeter, PullMeter, PullProgress},
     reference::Reference,
     registry::{Resolved, Session, auth::RegistryAuth},
@@ -92,10 +93,11 @@ pub(crate) async fn pull(inner: &Arc<Inner>, request: PullRequest) -> Result<Arc
     }
 }
 
-/// Kubelet knows an unavailable registry by the beginning of the message.
+/// Kubelet knows an unavailable registry, and an image that may not be used, by the beginning of the message.
 fn in_context(error: Error, reference: &str) -> Error {
     let step = format!("cannot pull {reference}");
     match error.kind() {
+        _ if policy::is_refusal(&error) => error.during(format!("{}: {step}", policy::SIGNATURE_VALIDATION_FAILED)),
         Kind::Unavailable => error.during(format!("RegistryUnavailable: {step}")),
         _ => error.during(step),
     }
@@ -107,6 +109,7 @@ async fn run(
     auth: Option<&RegistryAuth>,
     meter: &PullMeter,
 ) -> Result<Arc<ImageRecord>> {
+    policy::admit(inner, reference).await?;
     let session = Arc::new(inner.registries.session(reference, auth)?);
     let mut pins = Pins::new(&inner.fetcher.catalog);
     let documents = documents(inner, &session, reference, &mut pins).await?;
@@ -149,9 +152,15 @@ async fn documents(inner: &Inner, session: &Session, reference: &Reference, pins
     // The next to look into is the last; each with how deep it lies.
     let mut candidates: Vec<(usize, Digest)> = Vec::new();
     let (mut depth, mut indexes) = (0, 0);
+    // From what was asked for down to what is being looked into.
+    let mut chain: Vec<Descriptor> = Vec::new();
     let manifest = loop {
         pins.add(std::slice::from_ref(&resolved.digest));
         blobs.push((resolved.digest.clone(), resolved.bytes.len() as u64));
+        chain.truncate(depth);
+        let (digest, size) = (resolved.digest.clone(), resolved.bytes.len() as u64);
+        let media_type = Some(media_type(&resolved.bytes, &resolved.content_type));
+        chain.push(Descriptor { media_type, digest, size, platform: None, annotations: None });
         let step = format!("cannot use the manifest {}", resolved.digest);
         let document = Document::parse(&resolved.bytes, &resolved.content_type, inner.config.limits.layers);
         store(inner, &resolved.digest, resolved.bytes).await?;
@@ -183,6 +192,7 @@ async fn documents(inner: &Inner, session: &Session, reference: &Reference, pins
             }
         }
     };
+    policy::check(inner, policy::Subject { session, reference, chain: &chain }).await?;
     let config_digest = manifest.config.digest.clone();
     pins.add(std::slice::from_ref(&config_digest));
     let (layout, digest) = (inner.fetcher.layout.clone(), config_digest.clone());

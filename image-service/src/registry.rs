@@ -53,6 +53,11 @@ impl Registries {
         }
     }
 
+    /// A place beside registries where signatures of an image lie.
+    pub(crate) fn lookaside(self: &Arc<Self>, reference: &Reference, base: &str) -> Result<Session, RegistryError> {
+        Session::lookaside(Arc::clone(self), reference, base)
+    }
+
     /// Begins a pull.
     pub(crate) fn session(
         self: &Arc<Self>,

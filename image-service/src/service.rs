@@ -19,6 +19,7 @@ use crate::{
     image::Image,
     layers,
     layout::Layout,
+    policy,
     progress::PullMeter,
     pull::{self, PullRequest},
     registry::Registries,
@@ -144,6 +145,9 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         catalog.record_checked_boot(&boot)?;
     }
     let discarded = before - catalog.state().images.len();
+    if let Some(path) = &config.policy_file {
+        policy::look(path);
+    }
     let registries = Registries::new(&config);
     let fetcher = Fetcher {
         catalog,

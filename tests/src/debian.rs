@@ -51,6 +51,11 @@ impl DebianRegistry {
         Self { process, address }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Sends pulls of `host` here.
     pub fn serve_as(&self, host: &str, certs_dir: &Path) {
         hosts_toml(host, self.address, certs_dir);

@@ -80,6 +80,20 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "image.pinned",
         "Images that the kubelet's garbage collection leaves alone: references, or beginnings before a *.",
     ),
+    (
+        "image.policy_file",
+        "Which images may be used: a file in the format of containers-policy.json(5), read anew at each pull; without \
+         this line all may.",
+    ),
+    (
+        "image.lookaside",
+        "Where signatures by GPG (signedBy in the policy) lie: URLs (https, http, file) by registry, namespace or \
+         repository, as \"registry.example\" = \"https://signatures.example/store\"; default is for all others.",
+    ),
+    ("image.verifiers", "Programs that are asked whether an image may be used, as containerd's image verifiers are."),
+    ("image.verifiers.bin_dir", "Folder in which each file is such a program; without this line nobody is asked."),
+    ("image.verifiers.max_verifiers", "Programs that the folder may have; with more, no image is let in."),
+    ("image.verifiers.per_verifier_timeout_seconds", "One that takes longer lets no image in."),
     ("image.limits", "Limits on what registries send; whoever can push an image can send anything."),
     ("image.limits.manifest_bytes", "Bytes of a manifest or an index."),
     ("image.limits.config_bytes", "Bytes of an image's configuration."),
@@ -178,6 +192,8 @@ pub(super) const ABSENT: &[(&str, &str)] = &[
     ("limits.pids", "4096"),
     ("limits.disk_bytes", "10737418240"),
     ("limits.disk_interval_seconds", "10"),
+    ("image.policy_file", "\"/etc/containers/policy.json\""),
+    ("image.verifiers.bin_dir", "\"/opt/tripod/image-verifier/bin\""),
     ("network.mtu", "1500"),
     ("streaming.tls", "{ certificate = \"/etc/tripod/streaming.crt\", key = \"/etc/tripod/streaming.key\" }"),
     ("metrics.address", "\"127.0.0.1:9323\""),

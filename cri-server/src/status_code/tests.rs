@@ -33,6 +33,8 @@ fn a_silent_registry_is_named_as_the_kubelet_knows_it() {
     let error = pull_status(Error::new(Kind::Unavailable, "pull x: connection refused"));
     assert_eq!(error.code(), Code::Unknown);
     assert!(error.message().starts_with("RegistryUnavailable: pull x"), "{}", error.message());
+    let error = pull_status(Error::new(Kind::PermissionDenied, "SignatureValidationFailed: pull x: no signature"));
+    assert_eq!(error.code(), Code::Unknown);
     assert_eq!(pull_status(Error::new(Kind::NotFound, "no such image")).code(), Code::NotFound);
 }
 

@@ -50,6 +50,11 @@ struct OciLayout {
     image_layout_version: String,
 }
 
+/// By which transport of a policy an archive comes in.
+pub(super) fn transport(contents: &Contents) -> &'static str {
+    if contents.documents.contains_key(INDEX) { "oci-archive" } else { "docker-archive" }
+}
+
 /// All images of an archive, or of each name the one that fits the platform.
 pub(super) fn images(
     inner: &Inner,

@@ -22,7 +22,7 @@ const PATIENCE_WITH_MIRRORS: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub method: &'a Method,
-    /// Below the repository.
+    /// Below the repository; beside it where it begins with `@`.
     pub path: &'a str,
     pub accept: Option<&'static str>,
     /// First byte that is wanted.
@@ -152,7 +152,9 @@ impl Session {
 
     fn url(&self, place: &Place, path: &str) -> Url {
         let mut url = place.host.base.clone();
-        url.set_path(&format!("{}/{}/{path}", place.host.base.path(), self.reference.repository()));
+        let slash = if path.starts_with('@') { "" } else { "/" };
+        let above = place.host.base.path().trim_end_matches('/');
+        url.set_path(&format!("{above}/{}{slash}{path}", self.reference.repository()));
         if !place.host.upstream {
             // Tells a mirror of several registries which one is meant.
             url.query_pairs_mut().append_pair("ns", self.reference.registry());

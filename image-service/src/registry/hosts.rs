@@ -87,6 +87,16 @@ impl Host {
         }
     }
 
+    /// A server that is asked for what is below this URL, as one asks a registry itself.
+    pub(super) fn at(base: &str) -> Result<Self, HostsError> {
+        let invalid = || HostsError::Address(base.to_owned());
+        let url = Url::parse(base.trim_end_matches('/')).map_err(|_| invalid())?;
+        if !matches!(url.scheme(), "http" | "https") || url.query().is_some() {
+            return Err(invalid());
+        }
+        Ok(Self { upstream: true, ..Self::new(url) })
+    }
+
     /// Host and port, for messages.
     pub(crate) fn name(&self) -> String {
         authority(&self.base)

@@ -65,7 +65,39 @@ impl fmt::Debug for Session {
     }
 }
 
+/// Something that need not be there.
+fn optional(got: Result<Vec<u8>, RegistryError>) -> Result<Option<Vec<u8>>, RegistryError> {
+    match got {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(RegistryError { problem: Problem::NotFound(_), .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Session {
+    /// A conversation with a server that is no registry: signatures lie there by the names of repositories.
+    pub(super) fn lookaside(
+        registries: Arc<Registries>,
+        reference: &Reference,
+        base: &str,
+    ) -> Result<Self, RegistryError> {
+        let failed = |problem| RegistryError {
+            what: format!("cannot look for signatures of {reference}"),
+            host: base.to_owned(),
+            problem,
+        };
+        let host = Host::at(base).map_err(|error| failed(error.into()))?;
+        let place = Place {
+            client: registries.clients.get(&host).map_err(failed)?,
+            host,
+            credentials: Credentials::Anonymous,
+            authorization: Mutex::new(None),
+            dead: AtomicBool::new(false),
+            liar: AtomicBool::new(false),
+        };
+        Ok(Self { registries, reference: reference.clone(), places: vec![place], served: Served::default() })
+    }
+
     pub(super) fn new(
         registries: Arc<Registries>,
         reference: &Reference,
@@ -147,6 +179,26 @@ impl Session {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// What is attached to an image by a tag of its own, if there is such a tag.
+    pub(crate) async fn attached(&self, tag: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+        optional(self.manifest(tag, None).await.map(|resolved| resolved.bytes))
+    }
+
+    /// What a signature says, checked against its digest.
+    pub(crate) async fn signature(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let path = format!("blobs/{}", blob.digest);
+        let what = format!("cannot get the signature {} of {}", blob.digest, self.reference);
+        let (bytes, _) = self.small(&Ask::new(&Method::GET, &path), &what, limit, Some(&blob.digest)).await?;
+        Ok(bytes)
+    }
+
+    /// Something beside the repository, if it is there; for places that are no registries.
+    pub(crate) async fn beside(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, RegistryError> {
+        let ask = Ask { verified: false, ..Ask::new(&Method::GET, path) };
+        let what = format!("cannot get the signature {path} of {}", self.reference);
+        optional(self.small(&ask, &what, limit, None).await.map(|(bytes, _)| bytes))
     }
 
     /// Gets something that fits into memory: again if it breaks in the middle, elsewhere if it is not what was wanted.

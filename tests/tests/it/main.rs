@@ -27,6 +27,7 @@ mod logs;
 mod main_job;
 mod oci;
 mod pods;
+mod policy;
 mod port_forward;
 mod processes;
 mod provisioners;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         main_job::TESTS,
         service::TESTS,
         pods::TESTS,
+        policy::TESTS,
         containers::TESTS,
         processes::TESTS,
         seccomp::TESTS,
