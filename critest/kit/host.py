@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 # Of each pair a host is one.
-KINDS = (("cgroup-v1", "cgroup-v2"), ("no-apparmor", "apparmor"), ("before-linux-6.15", "linux-6.15"))
+KINDS = (("cgroup-v1", "cgroup-v2"), ("no-apparmor", "apparmor"), ("before-linux-5.19", "linux-5.19"))
 
 
 def kinds():
@@ -14,7 +14,7 @@ def kinds():
     enabled = Path("/sys/module/apparmor/parameters/enabled")
     apparmor = enabled.exists() and enabled.read_text().strip() == "Y"
     version = tuple(int(number) for number in re.match(r"(\d+)\.(\d+)", os.uname().release).groups())
-    return {KINDS[0][unified], KINDS[1][apparmor], KINDS[2][version >= (6, 15)]}
+    return {KINDS[0][unified], KINDS[1][apparmor], KINDS[2][version >= (5, 19)]}
 
 
 def named(text):

@@ -12,6 +12,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -32,16 +33,21 @@ use crate::{
 /// The folder of what a container has written.
 pub(crate) const UPPER: &str = "upper";
 
+/// The folder beside it that overlayfs works in.
+const WORK: &str = "work";
+
 /// Turns images into root filesystems with overlayfs.
 #[derive(Debug)]
 pub struct Overlay {
     containers: Containers,
+    /// How layers with mapped owners are mounted, once that is known.
+    way: Arc<OnceLock<ids::Way>>,
 }
 
 impl ImageService {
     /// The provisioner that stands on this service's store.
     pub fn overlay(&self) -> Overlay {
-        Overlay { containers: Containers::new(&self.inner) }
+        Overlay { containers: Containers::new(&self.inner), way: Arc::default() }
     }
 }
 
@@ -82,6 +88,11 @@ impl Lower {
     }
 }
 
+/// The way of new kernels, until something else is known.
+fn known(way: &OnceLock<ids::Way>) -> &ids::Way {
+    way.get().unwrap_or(&ids::Way::Open)
+}
+
 /// Layers of which 0 belongs to the root of a user namespace, while nothing on disk is changed.
 struct Mapped {
     layers: Vec<OwnedFd>,
@@ -94,7 +105,10 @@ impl Overlay {
     pub async fn check_user_namespaces(&self) -> io::Result<()> {
         let layout = &self.containers.inner.fetcher.layout;
         let folders = [layout.empty(), layout.staging()];
-        blocking(move || ids::check(&folders)).await.map_err(io::Error::other)?
+        let way = blocking(move || ids::Way::find(&folders)).await.map_err(io::Error::other)??;
+        tracing::debug!(?way, "layers of pods with user namespaces");
+        let _ = self.way.set(way);
+        Ok(())
     }
 
     /// Why overlayfs cannot show images on the filesystem below, if so.
@@ -127,9 +141,10 @@ impl Provisioner for Overlay {
         let (folder, empty, trash) = (containers.folder(container), fetcher.layout.empty(), fetcher.trash.clone());
         let label = containers.label_of(container);
         let ids = ids.map(copy).transpose()?;
+        let way = Arc::clone(&self.way);
         let mounted = blocking(move || {
             lower.check()?;
-            let (upper, work) = (folder.join(UPPER), folder.join("work"));
+            let (upper, work) = (folder.join(UPPER), folder.join(WORK));
             // Of a daemon with other settings, under which the container was not started.
             trash.take(&folder.join(crate::copy::ROOTFS))?;
             let mapped = ids.map(|ids| lower.mapped(&ids)).transpose()?;
@@ -139,7 +154,7 @@ impl Provisioner for Overlay {
             make_folder(&work)?;
             let (label, writable) = (label.as_deref(), Some((upper.as_path(), work.as_path())));
             match mapped {
-                Some(mapped) if !mapped.layers.is_empty() => ids::overlay(&mapped.layers, writable, label),
+                Some(mapped) if !mapped.layers.is_empty() => known(&way).overlay(&mapped.layers, Some(&folder), label),
                 _ => mount::overlay(&lower.folders, &empty, writable, &folder, label),
             }
         });
@@ -162,6 +177,7 @@ impl Provisioner for Overlay {
         let (folder, empty) = (containers.folder(container), containers.inner.fetcher.layout.empty());
         let (sub, label) = (sub_path.to_owned(), containers.label_of(container));
         let ids = ids.map(copy).transpose()?;
+        let way = Arc::clone(&self.way);
         let mounted = blocking(move || {
             lower.check()?;
             let mapped = ids.map(|ids| lower.mapped(&ids)).transpose()?;
@@ -177,14 +193,13 @@ impl Provisioner for Overlay {
                 }
                 Some(mapped) => {
                     // The folder on top has the right owners as it is.
-                    let mut layers: Vec<OwnedFd> =
-                        top.iter().map(|top| mount::folder(top)).collect::<io::Result<_>>()?;
+                    let mut layers: Vec<OwnedFd> = top.iter().map(|top| ids::plain(top)).collect::<io::Result<_>>()?;
                     layers.extend(mapped.layers);
                     // An overlay that nobody can write to needs two layers at least.
                     while layers.len() < 2 {
-                        layers.push(mount::folder(&empty)?);
+                        layers.push(ids::plain(&empty)?);
                     }
-                    ids::overlay(&layers, None, label.as_deref())?
+                    known(&way).overlay(&layers, None, label.as_deref())?
                 }
             };
             if sub.as_os_str().is_empty() { Ok(whole) } else { mount::below(&whole, &sub, &folder) }

@@ -6,9 +6,11 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Moves the calling thread into new namespaces of the kinds given.
 ///
-/// Only flags for namespaces are taken; sharing of file descriptors and the like stays as it is.
+/// Only flags for namespaces are taken, and that for a root and working directory of its own; sharing of file descriptors
+/// and the like stays as it is.
 pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    let allowed = UnshareFlags::NEWNS
+    let allowed = UnshareFlags::FS
+        | UnshareFlags::NEWNS
         | UnshareFlags::NEWCGROUP
         | UnshareFlags::NEWUTS
         | UnshareFlags::NEWIPC

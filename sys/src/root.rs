@@ -53,6 +53,28 @@ pub fn namespace_of(root: impl AsFd) -> io::Result<OwnedFd> {
     made
 }
 
+/// Does something on a thread of its own, in a mount namespace that begins as a copy of the empty one `empty` and has the
+/// detached mount `root` as its root, and nothing else. The namespace goes with the thread.
+pub fn apart<T: Send>(
+    empty: impl AsFd + Sync,
+    root: impl AsFd + Sync,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let there = || {
+        // Who shares a working directory with others cannot change its namespace.
+        unshare(UnshareFlags::FS)?;
+        leave_for(&empty, &root)?;
+        replace(&root)?;
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("apart".into()).spawn_scoped(scope, there)?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread in a mount namespace of its own has panicked")))
+    })
+}
+
 /// Moves the calling thread, which shares its working directory with no other, into a mount namespace.
 pub fn enter(namespace: impl AsFd) -> io::Result<()> {
     Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?)
@@ -134,6 +156,24 @@ fn directory(path: &str) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_apart_sees_its_root_only_and_leaves_nothing() {
+        assert!(rustix::process::geteuid().is_root(), "this test makes namespaces and needs root");
+        let empty = empty_namespace().unwrap();
+        for round in 0..3 {
+            let root = mount::new_filesystem("tmpfs", &[], Attributes::default()).unwrap();
+            let before = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            let names = apart(&empty, &root, || {
+                std::fs::create_dir("/only")?;
+                std::fs::read_dir(".")?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
+            });
+            assert_eq!(names.unwrap(), ["only"], "round {round}");
+            assert_eq!(std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap(), before);
+            assert!(rustix::fs::statat(&root, "only", rustix::fs::AtFlags::empty()).is_ok());
+        }
+        assert!(apart(&empty, &empty, || Ok(())).is_err(), "a namespace is no mount");
+    }
 
     #[test]
     fn an_empty_namespace_shows_nothing_and_the_caller_stays_where_it_is() {

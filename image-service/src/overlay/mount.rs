@@ -25,13 +25,12 @@ const MAX_LOWER: usize = 500;
 /// Bytes of a value that the kernel takes at once, less the NUL.
 const MAX_VALUE: usize = 255;
 
-/// A folder as a layer for [`overlay_of`].
+/// A handle of a folder.
 pub(super) fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Mounts layers that were opened, the highest first, as [`overlay`] does. Takes Linux 6.13, and 6.15 if they have
-/// mapped IDs.
+/// Mounts layers that are mounts of their own, the highest first, as [`overlay`] does. Takes Linux 6.15.
 pub(super) fn overlay_of(
     lower: &[OwnedFd],
     writable: Option<(&Path, &Path)>,

@@ -14,6 +14,7 @@ use tripod_shim_protocol::{DeviceNode, Failure, FailureKind, LaunchPlan, Mount, 
 use tripod_sys::{
     caps,
     mount::{self, Attributes, Value},
+    root,
 };
 
 use super::{cgroups, devices::make_node, mounts, place};
@@ -110,7 +111,6 @@ fn source(mount: &Mount, plan: &LaunchPlan, pod: &Pod, detached: &mut [Option<Ow
 
 /// With what is mounted below, or without it if a filesystem there cannot do that: its files then belong to nobody.
 fn map_ids(fd: &OwnedFd, user: &UserNamespace) -> io::Result<()> {
-    let invalid = |error: &io::Error| error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
     match mount::map_ids(fd, user.as_ids(), true) {
         Err(error) if invalid(&error) => mount::map_ids(fd, user.as_ids(), false).map_err(|error| {
             let text = "the filesystem does not take ID mappings: use another one, or hostUsers: true";
@@ -118,6 +118,10 @@ fn map_ids(fd: &OwnedFd, user: &UserNamespace) -> io::Result<()> {
         }),
         done => done,
     }
+}
+
+fn invalid(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
 }
 
 fn take(detached: &mut [Option<OwnedFd>], index: usize, mount: &Mount) -> Result<OwnedFd, Failure> {
@@ -154,7 +158,7 @@ fn devices(plan: &LaunchPlan, pod: &Pod) -> Result<Vec<OwnedFd>, Failure> {
         return Ok(Vec::new());
     }
     match (&pod.user, may_make_nodes()?) {
-        (Some(user), true) => nodes(&plan.devices, user),
+        (Some(user), true) => nodes(&plan.devices, user, &pod.empty),
         (None, true) => Ok(Vec::new()),
         (_, false) => hosts(&plan.devices),
     }
@@ -185,7 +189,7 @@ fn may_make_nodes() -> Result<bool, Failure> {
 
 /// Nodes for a container that cannot make any: each a mount of its own, from a filesystem that nobody sees. They belong
 /// to whom the plan says, in the pod's user namespace.
-fn nodes(plan: &[DeviceNode], user: &UserNamespace) -> Result<Vec<OwnedFd>, Failure> {
+fn nodes(plan: &[DeviceNode], user: &UserNamespace, empty: &OwnedFd) -> Result<Vec<OwnedFd>, Failure> {
     let attributes = Attributes { nosuid: true, noexec: true, ..Attributes::default() };
     let store = mount::new_filesystem("tmpfs", &[("mode", Value::String("700"))], attributes);
     let store = store.internal(|| "make a filesystem for device nodes".into())?;
@@ -196,14 +200,27 @@ fn nodes(plan: &[DeviceNode], user: &UserNamespace) -> Result<Vec<OwnedFd>, Fail
         let owner = ids.uids.to_host(device.uid).map(Uid::from_raw);
         let group = ids.gids.to_host(device.gid).map(Gid::from_raw);
         rustix::fs::chownat(&store, &name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
-        let node = rustix::fs::openat(&store, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        mount::clone_fd(node, false)
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        io::Result::Ok(rustix::fs::openat(&store, &name, flags, Mode::empty())?)
     };
-    let made = plan
-        .iter()
-        .enumerate()
-        .map(|(number, device)| make((number, device)).plan(|| format!("make device {}", device.path.display())));
-    made.collect()
+    let step = |device: &DeviceNode| format!("make device {}", device.path.display());
+    let made = plan.iter().enumerate().map(|numbered| make(numbered).plan(|| step(numbered.1)));
+    let made = made.collect::<Result<Vec<_>, _>>()?;
+    copies(&made)
+        .or_else(|error| if invalid(&error) { copies_of_standing(&store, &made, empty) } else { Err(error) })
+        .internal(|| "take device nodes along".into())
+}
+
+fn copies(nodes: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
+    nodes.iter().map(|node| mount::clone_fd(node, false)).collect()
+}
+
+/// Before Linux 6.15 a mount has to stand in the caller's namespace to be copied from. The process has one thread.
+fn copies_of_standing(store: &OwnedFd, nodes: &[OwnedFd], empty: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
+    let home = root::own()?;
+    let copied = root::leave_for(empty, store).and_then(|()| copies(nodes));
+    root::enter(home)?;
+    copied
 }
 
 fn private(path: &Path) -> io::Result<OwnedFd> {

@@ -155,8 +155,8 @@ async fn a_user_namespace_is_made_or_what_it_lacks_is_told(node: &mut Node) {
     let error = made.unwrap_err();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-    let old = numbers.next().zip(numbers.next()).unwrap() < (6, 15);
-    let lacks = if old { format!("need Linux 6.15 or newer, this is {}", release.trim()) } else { "handler".into() };
+    let old = numbers.next().zip(numbers.next()).unwrap() < (5, 19);
+    let lacks = if old { format!("need Linux 5.19 or newer, this is {}", release.trim()) } else { "handler".into() };
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     assert!(error.message().contains(&lacks) && error.message().contains("hostUsers"), "{error}");
 }

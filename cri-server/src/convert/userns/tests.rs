@@ -54,7 +54,7 @@ fn modes_that_cannot_be_are_refused() {
     let mapped = options(NamespaceMode::Node.into(), &[mapping(0, 1000, 100)], &[]);
     refused(of_pod("options", &mapped, None), &["host's user namespace cannot have mappings"]);
     let good = options(NamespaceMode::Pod.into(), &[mapping(0, 1000, 100)], &[mapping(0, 7000, 10)]);
-    let why = "need Linux 6.15 or newer, this is 6.12.57";
+    let why = "need Linux 5.19 or newer, this is 5.15.0";
     refused(of_pod("options", &good, Some(why)), &["options.userns_options", why, "hostUsers"]);
     assert_eq!(of_pod("options", &node_users, Some(why)).unwrap(), None);
     let node = NamespaceMode::Node.into();
