@@ -96,7 +96,8 @@ struct Ready<'a> {
     process: &'a ProcessPlan,
     stdio: [OwnedFd; 3],
     listener: Option<seccomp::Listener>,
-    pids: Option<BorrowedFd<'a>>,
+    /// A process in the PID namespace that is entered last, or that namespace.
+    pids: Option<OwnedFd>,
     hooks: Option<&'a HookedPlan>,
 }
 
@@ -109,10 +110,11 @@ struct Taken<'a> {
     sources: Sources,
     stdio: Stdio,
     listener: Option<seccomp::Listener>,
-    pids: Option<BorrowedFd<'a>>,
-    /// The namespace itself of `pids`.
+    /// The PID namespace that is entered last. By a process in it the root of a user namespace could not enter it.
     pid_namespace: Option<OwnedFd>,
     hooks: Option<&'a HookedPlan>,
+    /// A procfs to be in sight, for the root of a user namespace that begins with a copy of the host's mounts.
+    proc: Option<OwnedFd>,
 }
 
 /// Becomes the first process of a container; returns only when that failed.
@@ -194,10 +196,13 @@ fn take_along<'a>(container: Container<'a>, reporter: &mut Reporter) -> Result<T
         process::provide(&plan.process, user, &stdio)?;
     }
     let pid_namespace = pids.map(namespace_of).transpose().internal(|| "open the PID namespace".into())?;
+    let mut proc = None;
     if !early {
         root::enter(&pod.empty).internal(|| "leave the host's mounts".into())?;
+    } else if pod.user.is_some() {
+        proc = Some(mounts::proc_in_sight().internal(|| "make a procfs".into())?);
     }
-    Ok(Taken { plan, pod, rootfs, sources, stdio, listener, pids, pid_namespace, hooks })
+    Ok(Taken { plan, pod, rootfs, sources, stdio, listener, pid_namespace, hooks, proc })
 }
 
 /// The hooks of a container of which some run while the host's root directory is in sight.
@@ -215,7 +220,7 @@ fn namespace_of(process: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
-    let Taken { plan, pod, rootfs, sources, stdio, mut listener, pids, pid_namespace, hooks } = taken;
+    let Taken { plan, pod, rootfs, sources, stdio, mut listener, pid_namespace, hooks, proc } = taken;
     if pod.user.is_some() {
         if plan.cgroup_namespace {
             namespace::unshare(UnshareFlags::NEWCGROUP).internal(|| "make a cgroup namespace".into())?;
@@ -228,7 +233,7 @@ fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>,
     }
     match early(hooks) {
         None => root::begin_with(&rootfs),
-        Some(hooks) => root::begin_in_copy(&rootfs, &hooks.bundle.join(ROOTFS)),
+        Some(hooks) => root::begin_in_copy(proc.iter().chain([&rootfs]), &hooks.bundle.join(ROOTFS)),
     }
     .internal(|| "make a mount namespace".into())?;
     let root = rootfs.as_fd();
@@ -256,7 +261,7 @@ fn enter_new<'a>(taken: Taken<'a>, reporter: &mut Reporter) -> Result<Ready<'a>,
     }
     root::replace(root).internal(|| "change to the container's root filesystem".into())?;
     reporter.mark("mounts");
-    Ok(Ready { process: &plan.process, stdio, listener, pids, hooks })
+    Ok(Ready { process: &plan.process, stdio, listener, pids: pid_namespace, hooks })
 }
 
 fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a>, Failure> {
@@ -289,7 +294,9 @@ fn enter_running<'a>(exec: Exec<'a>, reporter: &mut Reporter) -> Result<Ready<'a
             terminal::open(root.as_fd(), false, reporter)?
         }
     };
-    Ok(Ready { process: exec.process, stdio, listener, pids: exec.pids, hooks: None })
+    let pids = exec.pids.map(|pids| pids.try_clone_to_owned()).transpose();
+    let pids = pids.internal(|| "duplicate a descriptor".into())?;
+    Ok(Ready { process: exec.process, stdio, listener, pids, hooks: None })
 }
 
 /// Until the program is executed, whose own this is again: what can be seen of a process through `/proc/PID` is for root

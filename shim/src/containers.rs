@@ -25,7 +25,7 @@ use crate::{
     output::{Output, Taken},
     pod,
     poll::Source,
-    runtime::Making,
+    runtime::{Awaited, Making},
     shim::Shim,
     start::{self, Progress, ReplyTo, Stages, Start},
     stdio::{nonblocking, stdio},
@@ -61,6 +61,8 @@ pub(crate) struct Container {
     /// The container's side of its terminal. As long as it is held, the master can be read, even if the container has
     /// closed the terminal and opens it again later.
     pub(crate) terminal: Option<OwnedFd>,
+    /// It was started by a runtime, and has not been seen to execute its program.
+    pub(crate) awaited: Option<Awaited>,
     /// Hooks that take part in its start.
     pub(crate) hooks: Option<Box<Hooks>>,
 }
@@ -142,7 +144,7 @@ impl Shim {
         // Who may trace must not see a process that still has what is the host's: it is born inside when it has not. One
         // that waits for hooks has it for so long that others may come that trace.
         let pauses = hooks.as_ref().is_some_and(Hooks::pause);
-        let hidden = into.is_some() && (pauses || self.is_traced()) && pod.user.is_none();
+        let hidden = into.is_some() && (pauses || (self.is_traced() && pod.user.is_none()));
         // A procfs must be that of the namespace, whatever else.
         let outside = hidden && mount::proc_takes_namespace();
         if pauses && hidden && !outside {
@@ -153,7 +155,8 @@ impl Shim {
         // Then, or if it has a user namespace to make its PID namespace in, another process goes on in its place.
         let moves = pids.is_some() || (pod.user.is_some() && plan.pid == PidNamespace::Container);
         if let Some(hooks) = &mut hooks {
-            hooks.moves = moves;
+            // With a PID namespace to make, it is made first, and it is the other one that pauses.
+            hooks.moves = pids.is_some();
         }
         let hooked = hooks.as_ref().map(|hooks| &*hooks.plan);
         let new = child::Container { plan, pod, rootfs, detached: fds.collect(), stdio, pids, hooks: hooked };
@@ -174,6 +177,7 @@ impl Shim {
             stdin: ends.stdin,
             stdin_once: plan.stdin_once,
             terminal: None,
+            awaited: None,
             hooks: hooks.map(Box::new),
         };
         self.containers.insert(plan.container.clone(), container);
@@ -258,7 +262,8 @@ impl Shim {
         let Phase::Starting(start) = &mut container.phase else { return };
         match start.advance() {
             Progress::Over(result) => drop(self.decided(id, result, None)),
-            Progress::Pending if std::mem::take(&mut start.pausing) => self.paused(id),
+            // Who pauses in the child's place is known when that one has been reaped.
+            Progress::Pending if !start.has_moved() && std::mem::take(&mut start.pausing) => self.paused(id),
             Progress::Pending => {}
         }
     }
@@ -339,15 +344,22 @@ impl Shim {
             && number == SIGKILL
         {
             making.kill();
+            if making.is_let_go() {
+                let _ = self.containers.get(id).map(|container| signal::send(&container.pidfd, SIGKILL));
+            }
             return Ok(());
         }
         if let Some(hooks) = starting.and_then(|container| container.hooks.as_ref()).filter(|_| number == SIGKILL) {
             hooks.kill();
         }
-        let container = match starting {
-            Some(container) if number == SIGKILL => container,
-            _ => self.running(id)?,
-        };
+        let is_starting = starting.is_some();
+        if !(is_starting && number == SIGKILL) {
+            self.running(id)?;
+            if self.keep_signal(id, number) {
+                return Ok(());
+            }
+        }
+        let Some(container) = self.containers.get(id) else { return Ok(()) };
         match signal::send(&container.pidfd, number) {
             // It has ended, and the shim is about to learn of it.
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {

@@ -88,7 +88,12 @@ impl Shim {
         let Phase::Starting(start) = &mut container.phase else { return None };
         let child = start.moved()?;
         (container.pid, container.pidfd) = (child.pid, child.pidfd);
-        Some(go_on(start, &container.pidfd, stopping))
+        let pauses = container.hooks.as_ref().is_some_and(|hooks| hooks.pause_later());
+        let ended = go_on(start, &container.pidfd, stopping, !pauses);
+        if ended.is_none() && pauses && std::mem::take(&mut start.pausing) {
+            self.paused(id);
+        }
+        Some(ended)
     }
 
     /// The same for an exec.
@@ -98,7 +103,7 @@ impl Shim {
         let execs::Phase::Starting(start) = &mut exec.phase else { return None };
         let child = start.moved()?;
         (exec.pid, exec.pidfd) = (child.pid, child.pidfd);
-        Some(go_on(start, &exec.pidfd, stopping))
+        Some(go_on(start, &exec.pidfd, stopping, true))
     }
 
     pub(crate) fn container_ended(&mut self, id: &str, code: i32, at: i64) {
@@ -207,15 +212,17 @@ impl Shim {
 }
 
 /// Lets a process that goes on in another's place do so, or ends it. It has waited for this, so that if it has ended it
-/// was killed.
-fn go_on(start: &Start, process: &OwnedFd, stopping: bool) -> Option<i32> {
+/// was killed. Without `go` it has to wait for something else first.
+fn go_on(start: &Start, process: &OwnedFd, stopping: bool, go: bool) -> Option<i32> {
     if execs::has_ended(process) {
         return Some(128 + SIGKILL);
     }
     if stopping {
         let _ = signal::send(process, SIGKILL);
     }
-    let _ = start.go();
+    if go {
+        let _ = start.go();
+    }
     None
 }
 

@@ -62,6 +62,11 @@ impl Hooks {
         self.plan.has(&EARLY)
     }
 
+    /// Whether a process that goes on in another's place pauses for them, before it gets the last go.
+    pub(crate) fn pause_later(&self) -> bool {
+        self.pause() && !self.moves
+    }
+
     /// When the program was executed, if that was some time ago.
     pub(crate) fn executed_at(&self) -> Option<i64> {
         self.executed.as_ref().map(|executed| executed.at)
@@ -87,20 +92,16 @@ impl Shim {
         since: i64,
     ) -> Result<(), Failure> {
         let step = || format!("launch container {}", plan.plan.container);
-        let refused = |text: &str| Err(failure(FailureKind::Plan, step(), text));
         let Some(rest) = fds.len().checked_sub(HOME) else {
-            return refused("the namespaces for its hooks did not come with it");
+            return Err(failure(FailureKind::Plan, step(), "the namespaces for its hooks did not come with it"));
         };
-        if self.pod.as_ref().is_some_and(|pod| pod.user.is_some()) {
-            return refused("hooks cannot be run for pods with a user namespace");
-        }
         let home = fds.split_off(rest);
         let plan = Rc::new(plan);
         let hooks = Hooks { plan: Rc::clone(&plan), home, moves: false, runner: None, executed: None };
         self.launch(&plan.plan, Some(hooks), fds.into_iter(), reply, since)
     }
 
-    /// A container's child has made its mounts and waits.
+    /// A container's child, or who goes on in its place, has made its mounts and waits.
     pub(crate) fn paused(&mut self, id: &str) {
         if let Err(failure) = self.run_hooks(id, &BEFORE) {
             self.fail_start(id, failure);

@@ -4,6 +4,7 @@
 //! shim is a subreaper, so that this process becomes its child when `create` ends; from then on the container is like
 //! any other. Each call is a state of the event loop and has a limit.
 
+mod awaited;
 mod program;
 mod said;
 
@@ -21,6 +22,7 @@ use rustix::{
 use tripod_shim_protocol::{Failure, FailureKind, OciPlan, PidNamespace, Reply};
 use tripod_sys::{fork, scm, signal};
 
+pub(crate) use self::program::Awaited;
 use self::program::Program;
 use crate::{
     child::{
@@ -62,6 +64,8 @@ pub(crate) struct Making {
     master: Option<OwnedFd>,
     /// What the container's first process executes while it waits for `start`.
     waiting: Option<Program>,
+    /// It has been let go and has not executed its program yet.
+    awaited: Option<Awaited>,
     /// The container's first process has ended already: code and time.
     ended: Option<(i32, i64)>,
 }
@@ -71,6 +75,8 @@ pub(crate) struct Making {
 enum Step {
     Create,
     Start,
+    /// None any more: the program is awaited.
+    Execute,
 }
 
 // === impl Step ===
@@ -80,6 +86,7 @@ impl Step {
         match self {
             Step::Create => "create",
             Step::Start => "start",
+            Step::Execute => "execute",
         }
     }
 }
@@ -89,8 +96,16 @@ impl Step {
 impl Making {
     /// Ends the call under way, with all that the runtime has started.
     pub(crate) fn kill(&self) {
+        if self.step == Step::Execute {
+            return;
+        }
         let _ = kill_process_group(self.helper.pid, Signal::KILL);
         let _ = signal::send(&self.helper.pidfd, SIGKILL);
+    }
+
+    /// Whether no call is under way any more, and the container's process is on its own.
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.step == Step::Execute
     }
 
     fn log(&self) -> PathBuf {
@@ -179,6 +194,7 @@ impl Shim {
             stdin: ends.stdin,
             stdin_once: oci.plan.stdin_once,
             terminal: None,
+            awaited: None,
             hooks: None,
             phase: Phase::Making(Box::new(Making {
                 oci,
@@ -195,6 +211,7 @@ impl Shim {
                 console,
                 master: None,
                 waiting: None,
+                awaited: None,
                 ended: None,
             })),
         };
@@ -217,7 +234,7 @@ impl Shim {
 
     /// The container for which this process is a call of a runtime.
     pub(crate) fn made_by(&self, helper: Pid) -> Option<String> {
-        let is_it = |container: &Container| matches!(&container.phase, Phase::Making(m) if m.helper.pid == helper);
+        let is_it = |container: &Container| matches!(&container.phase, Phase::Making(m) if m.step != Step::Execute && m.helper.pid == helper);
         self.containers.iter().find(|(_, container)| is_it(container)).map(|(id, _)| id.clone())
     }
 
@@ -227,10 +244,12 @@ impl Shim {
         self.containers.values().any(awaits)
     }
 
-    /// When the next call is given up.
+    /// When the next call is given up, or the next program looked for.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let deadline = |container: &Container| match &container.phase {
+            Phase::Making(making) if making.step == Step::Execute => making.awaited.as_ref().and_then(Awaited::due),
             Phase::Making(making) if !making.timed_out => Some(making.deadline),
+            Phase::Running { .. } => container.awaited.as_ref().and_then(Awaited::due),
             _ => None,
         };
         self.containers.values().filter_map(deadline).min()
@@ -242,6 +261,7 @@ impl Shim {
         for container in self.containers.values_mut() {
             if let Phase::Making(making) = &mut container.phase
                 && !making.timed_out
+                && making.step != Step::Execute
                 && making.deadline <= now
             {
                 making.timed_out = true;
@@ -265,7 +285,7 @@ impl Shim {
         let step = making.step;
         let result = result.and_then(|()| match step {
             Step::Create => self.adopt(id),
-            Step::Start => self.show(id),
+            Step::Start | Step::Execute => self.await_program(id),
         });
         if let Err(failure) = result {
             self.give_up(id, failure);
@@ -304,14 +324,11 @@ impl Shim {
         Ok(())
     }
 
-    /// `start` has let the program go: the container runs, or did.
+    /// The container runs, or did.
     fn show(&mut self, id: &str) -> Result<(), Failure> {
         let Some(container) = self.containers.get_mut(id) else { return Ok(()) };
         let Phase::Making(making) = &mut container.phase else { return Ok(()) };
         let step = || format!("watch container {id}");
-        if let Some(waiting) = making.waiting {
-            waiting.replaced(container.pid);
-        }
         let ended = making.ended;
         for (stream, fd) in std::mem::take(&mut making.outputs) {
             let token = self.poll.add(&fd, Source::Output(id.to_owned(), stream)).internal(step)?;
@@ -325,6 +342,7 @@ impl Shim {
             container.outputs.push(Output::terminal(Stream::Stdout, token, master));
         }
         let (reply, stages) = (making.reply, std::mem::take(&mut making.stages));
+        container.awaited = making.awaited.take();
         let started_at = clock::now();
         let pid = container.pid.as_raw_nonzero().get();
         container.phase = Phase::Running { started_at };
@@ -341,7 +359,7 @@ impl Shim {
         let Phase::Making(making) = &mut container.phase else { return };
         let reply = making.reply;
         // Whoever was adopted is the shim's to reap; before that there is nobody.
-        if making.step == Step::Start && making.ended.is_none() {
+        if making.step != Step::Create && making.ended.is_none() {
             let _ = signal::send(&container.pidfd, SIGKILL);
             container.phase = Phase::Failing(reply, failure);
         } else {
@@ -357,6 +375,12 @@ impl Shim {
         match self.containers.get_mut(id).map(|container| &mut container.phase) {
             Some(Phase::Making(making)) => {
                 making.ended = Some((code, at));
+                if making.step == Step::Execute {
+                    making.awaited = None;
+                    if let Err(failure) = self.show(id) {
+                        self.give_up(id, failure);
+                    }
+                }
                 true
             }
             _ => false,

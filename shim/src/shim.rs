@@ -104,6 +104,7 @@ impl Shim {
             let timeout = self.timeout();
             let ready = self.poll.wait(timeout)?;
             self.give_up_late();
+            self.look_for_programs();
             if self.chatter.is_some_and(|next| next <= Instant::now()) {
                 self.read_chatter();
                 // While somebody talks there is no idle moment.

@@ -295,6 +295,11 @@ impl Start {
         }
     }
 
+    /// Whether there is such a process, of which nobody has taken note.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved.is_some()
+    }
+
     /// Hears one word; `false` at the end.
     fn hear(&mut self) -> io::Result<bool> {
         let mut bytes = vec![0; MAX_WORD];

@@ -98,13 +98,13 @@ pub fn begin_with(root: impl AsFd) -> io::Result<()> {
     mount::attach(root, directory("/")?)
 }
 
-/// Puts the calling thread into a copy of its mount namespace, of which the original sees nothing, and attaches `root` on
-/// the directory `place` there. [`replace`] comes next, and takes all else away.
-pub fn begin_in_copy(root: impl AsFd, place: &Path) -> io::Result<()> {
+/// Puts the calling thread into a copy of its mount namespace, of which the original sees nothing, and attaches `mounts` on
+/// the directory `place` there, one upon the other. [`replace`] with the last of them comes next, and takes all else away.
+pub fn begin_in_copy<'a>(mounts: impl IntoIterator<Item = &'a OwnedFd>, place: &Path) -> io::Result<()> {
     unshare(UnshareFlags::NEWNS)?;
     mount::set(directory("/")?, Attributes::default(), Some(Propagation::Slave), true)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    mount::attach(root, open(place, flags, Mode::empty())?)
+    mounts.into_iter().try_for_each(|mount| mount::attach(mount, open(place, flags, Mode::empty())?))
 }
 
 /// A mount namespace that starts as a copy of `empty` and has nothing but a procfs of the caller's, in `/proc`.

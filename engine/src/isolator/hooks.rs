@@ -11,7 +11,7 @@ use tripod_shim_protocol::{Hook, LaunchPlan};
 use self::file::{Container, File};
 use super::{blocking, invalid};
 use crate::{
-    Error, Kind, Result,
+    Error, Result,
     plugin::{ContainerContext, Isolator},
 };
 
@@ -42,20 +42,11 @@ impl Isolator for Hooks {
             bind_mounts: config.mounts.iter().any(|mount| mount.image.is_none()),
         };
         let folder = self.folder.clone();
-        let hooks = blocking::look(move |progress| {
+        plan.hooks = blocking::look(move |progress| {
             progress.set(format!("the folder of hooks {}", folder.display()));
             applying(&folder, &about)
         })
         .await?;
-        // One that is left out can be one that somebody relies on.
-        if let Some(hook) = hooks.first().filter(|_| container.pod.config.namespaces.user.is_some()) {
-            let path = hook.path.display();
-            let message =
-                format!("the hook {path} applies to the container, and pods with user namespaces have none yet");
-            let remedy = "change the hook's `when`, or give the pod the host's users";
-            return Err(Error::new(Kind::Unimplemented, format!("hooks_dir: {message}: {remedy}")));
-        }
-        plan.hooks = hooks;
         Ok(())
     }
 }

@@ -110,7 +110,7 @@ impl Outside<'_> {
         root::enter(home)?;
         let copy = copy?;
         mount::set(&copy, mount::Attributes::default(), Some(Propagation::Private), false)?;
-        root::begin_in_copy(&copy, &place)
+        root::begin_in_copy([&copy], &place)
     }
 }
 

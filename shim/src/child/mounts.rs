@@ -63,6 +63,12 @@ pub(super) fn new(
     Ok(new)
 }
 
+/// A procfs of the host's, without which in sight the kernel would let the root of a user namespace make none of its own.
+pub(super) fn proc_in_sight() -> io::Result<OwnedFd> {
+    let hidden = Attributes { nosuid: true, nodev: true, noexec: true, ..Attributes::default() };
+    mount::new_filesystem("proc", &[], hidden)
+}
+
 /// The option that gives all files of a filesystem a SELinux label.
 pub(super) fn context(label: Option<&str>) -> Option<(&'static str, Value<'_>)> {
     label.map(|label| ("context", Value::String(label)))

@@ -83,13 +83,12 @@ fn bound(limit: u64) -> Option<u64> {
 pub(super) fn become_program(ready: Ready<'_>, reporter: Reporter) -> i32 {
     let Ready { process, stdio, listener, pids, hooks } = ready;
     let prepared = prepare(process, &stdio, pids.is_none());
-    let pids = pids.map(|pids| pids.try_clone_to_owned().internal(|| "duplicate a descriptor".into())).transpose();
-    let (program, pids) = match prepared.and_then(|program| Ok((program, pids?))) {
+    let program = match prepared {
         Err(failure) => {
             reporter.failed(failure);
             return EXIT_START_ERROR;
         }
-        Ok(ready) => ready,
+        Ok(program) => program,
     };
     let (channel, word) = reporter.into_last_word();
     let (socket, message) = listener.map(Listener::into_parts).unzip();

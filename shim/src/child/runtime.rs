@@ -29,7 +29,7 @@ use tripod_sys::{
     namespace, signal,
 };
 
-use super::{Doors, PATH, process, sources::Made};
+use super::{Doors, PATH, mounts, process, sources::Made};
 use crate::{
     fault::{Blame, failure},
     pod::Pod,
@@ -183,10 +183,7 @@ fn bring(oci: &OciPlan, made: &Made) -> Result<(), Failure> {
         make().internal(|| format!("make {}", place.display()))?;
         place_over(copy, &place)
     };
-    // Without one in sight the kernel would let the root of a user namespace make no procfs of its own.
-    let hidden = Attributes { nosuid: true, nodev: true, noexec: true, ..Attributes::default() };
-    let proc = mount::new_filesystem("proc", &[], hidden).internal(|| "make a procfs".into())?;
-    on_new(&proc, "proc")?;
+    on_new(&mounts::proc_in_sight().internal(|| "make a procfs".into())?, "proc")?;
     for (index, mount) in &made.mounts {
         on_new(mount, &index.to_string())?;
     }

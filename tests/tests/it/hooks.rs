@@ -2,16 +2,20 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use tripod_cri_api::v1::{ContainerConfig, ContainerState};
+use tripod_cri_api::v1::{ContainerConfig, ContainerState, NamespaceMode, PodSandboxConfig};
 use tripod_tests::{Cri, Node, eventually, host_pod, mount, runtime, shell, tests};
+
+use crate::userns;
 
 tests![
     each_runs_at_its_stage_as_with_a_runtime,
+    those_of_a_user_namespace_run_as_with_a_runtime,
     one_that_fails_or_hangs_fails_the_start,
     the_daemon_may_be_killed_while_one_runs,
     those_after_the_end_run_when_the_daemon_is_back,
@@ -76,7 +80,7 @@ fn facts(node: &Node, stage: &str, id: &str) -> Value {
     // Inside it is 1, outside it may be anything else.
     seen["pid"] = state["pid"].as_i64().map(|pid| pid == 1).into();
     let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
-    for kind in ["mnt", "pid", "uts", "ipc"] {
+    for kind in ["mnt", "pid", "uts", "ipc", "user"] {
         seen[kind] = (seen[kind] == own(kind).as_str()).into();
     }
     seen
@@ -88,12 +92,58 @@ const LOOK: &str = r#"
     ns() { readlink /proc/self/ns/$1; }
     there() { if [ -e "$1" ]; then echo true; else echo false; fi; }
     echo "{\"name\":\"$0\",\"a\":\"$A\",\"cwd\":\"$(pwd)\",\"umask\":\"$(umask)\",\"mnt\":\"$(ns mnt)\",\"pid\":\"$(ns pid)\",
-        \"uts\":\"$(ns uts)\",\"ipc\":\"$(ns ipc)\",\"fds\":$(ls /proc/self/fd | wc -l),\"config\":$(there "$bundle/config.json"),
+        \"uts\":\"$(ns uts)\",\"ipc\":\"$(ns ipc)\",\"user\":\"$(ns user)\",\"id\":\"$(id -u):$(id -g)\",\"fds\":$(ls /proc/self/fd | wc -l),\"config\":$(there "$bundle/config.json"),
         \"root\":$(there "$bundle/rootfs/bin/sh"),\"proc\":$(there "$bundle/rootfs/proc/1"),\"state\":$state}" >"$SEEN/$STAGE"
     echo "$STAGE" >>"$SEEN/order""#;
 
 async fn each_runs_at_its_stage_as_with_a_runtime(node: &mut Node) {
+    compare(node, host_pod).await;
+}
+
+/// Those of `createContainer` and `startContainer` are in it, as its root.
+async fn those_of_a_user_namespace_run_as_with_a_runtime(node: &mut Node) {
+    let user = || userns::ids(userns::BASE);
+    compare(node, |name| userns::with(host_pod(name), user())).await;
+    // A hook that fails fails the start, wherever the process is that waits for it.
+    let cri = node.daemon().cri();
+    let pod_config = userns::with(host_pod("failing"), user());
+    let pod = cri.run_pod(&pod_config).await.unwrap();
+    for stage in ["createRuntime", "createContainer"] {
+        for file in fs::read_dir(node.folder().join("hooks.d")).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        add(node, stage, "echo no luck >&2; exit 3", 60);
+        let id = cri.create(&pod, &pod_config, &config(node, stage, "sleep 1000")).await.unwrap();
+        let error = cri.start(&id).await.unwrap_err();
+        assert!(error.message().contains(&format!("/bin/sh ({stage})")), "{error}");
+        assert!(error.message().contains("no luck"), "{error}");
+        cri.remove(&id).await.unwrap();
+    }
+    // In a PID namespace that others are in, the container's process is born when no hook is to come.
+    let mut pod_config = userns::with(host_pod("shared"), user());
+    let context = pod_config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    context.namespace_options.as_mut().unwrap().pid = NamespaceMode::Pod.into();
+    let pod = cri.run_pod(&pod_config).await.unwrap();
+    add(node, "createContainer", "id -u >$SEEN/who", 60);
+    match cri.run(&pod, &pod_config, &config(node, "main", "exit 5")).await {
+        Ok(id) => {
+            assert_eq!(cri.exited(&id).await.exit_code, 5);
+            assert_eq!(fs::read_to_string(seen(node).join("who")).unwrap(), "0\n");
+        }
+        Err(error) => assert!(error.message().contains("take Linux 6.17"), "{error}"),
+    }
+    let bundles = Path::new("/run/tripod/bundles");
+    let gone = async || bundles.read_dir().unwrap().next().is_none().then_some(());
+    eventually("the end of all bundles", LIMIT, gone).await;
+}
+
+/// Compares what hooks see with the two launchers.
+async fn compare(node: &mut Node, make: impl Fn(&str) -> PodSandboxConfig) {
     let cri = ready(node).await;
+    // Who is in a user namespace is nobody here.
+    for (folder, mode) in [(node.folder().to_owned(), 0o711), (seen(node), 0o777)] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+    }
     let stages = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
     for stage in stages {
         // What is inside has a path of its own to the folder.
@@ -102,8 +152,10 @@ async fn each_runs_at_its_stage_as_with_a_runtime(node: &mut Node) {
     }
     let mut all = Vec::new();
     for handler in ["", runtime::HANDLER] {
-        let pod_config = host_pod(&format!("pod-{handler}"));
+        let pod_config = make(&format!("pod-{handler}"));
         let pod = cri.run_pod_by(handler, &pod_config).await.unwrap();
+        fs::write(seen(node).join("order"), "").unwrap();
+        fs::set_permissions(seen(node).join("order"), fs::Permissions::from_mode(0o666)).unwrap();
         let id = cri.run(&pod, &pod_config, &config(node, "main", "echo program >>/seen/order; exit 3")).await.unwrap();
         assert_eq!(cri.exited(&id).await.exit_code, 3);
         let order = fs::read_to_string(seen(node).join("order")).unwrap();

@@ -24,6 +24,7 @@ tests![
     a_terminal_is_attached_to,
     signals_reach_it,
     a_signal_right_after_the_start_is_not_lost,
+    a_signal_is_kept_until_the_program_runs,
     limits_change,
     what_is_wrong_with_a_program_is_told,
     it_outlives_the_daemon,
@@ -169,6 +170,49 @@ async fn a_signal_right_after_the_start_is_not_lost(node: &mut Node) {
         let id = cri.run(&pod, &host_pod("main"), &config).await.unwrap();
         cri.stop(&id, 30).await.unwrap();
         assert_eq!(cri.status(&id).await.unwrap().exit_code, 9, "container {number}");
+    }
+}
+
+/// What a runtime leaves behind may take long until it executes the program: here until it is told to. A signal before
+/// that would be caught, and lost.
+async fn a_signal_is_kept_until_the_program_runs(node: &mut Node) {
+    let text = r#"while [ $# -gt 0 ]; do
+        case $1 in
+            --pid-file) file=$2; shift;;
+            create) creates=1;;
+        esac
+        shift
+    done
+    [ "$creates" ] || exit 0
+    (exec /bin/sh -c 'trap "echo >lost" TERM; until [ -e go ]; do sleep 0.02; done; exec sleep 3456') >/dev/null 2>&1 &
+    echo $! >"$file""#;
+    let program = script(node, text);
+    runtime::configure(&mut node.settings, "failing", &program);
+    let cri = node.ready().await;
+    let config = host_pod("main");
+    let pod = cri.run_pod_by("failing", &config).await.unwrap();
+    let mut ids = Vec::new();
+    for name in ["one", "two"] {
+        // Whoever waits for a program keeps nobody else from being started.
+        ids.push(cri.run(&pod, &config, &shell(name, "")).await.unwrap());
+    }
+    let stop = |id: &String| {
+        let (cri, id) = (node.daemon().cri(), id.clone());
+        tokio::spawn(async move { cri.stop(&id, 60).await })
+    };
+    let stopping: Vec<_> = ids.iter().map(stop).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let bundle = |id: &String| Path::new("/run/tripod/oci/failing/bundles").join(id);
+    let lost = ids.iter().any(|id| bundle(id).join("lost").exists());
+    for id in &ids {
+        fs::write(bundle(id).join("go"), "").unwrap();
+    }
+    for stopping in stopping {
+        stopping.await.unwrap().unwrap();
+    }
+    assert!(!lost, "the signal came before the program");
+    for id in &ids {
+        assert_eq!(cri.status(id).await.unwrap().exit_code, 143);
     }
 }
 

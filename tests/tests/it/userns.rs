@@ -136,7 +136,10 @@ async fn two_pods_share_an_image_and_nothing_stored_changes(node: &mut Node) {
     let cri = node.ready().await;
     let layers = || {
         let mut found = Vec::new();
-        stored(&node.root().join("layers"), &mut found);
+        // What lies beside a layer's files changes when they have been synced.
+        for layer in fs::read_dir(node.root().join("layers")).unwrap().flatten() {
+            stored(&layer.path().join("fs"), &mut found);
+        }
         found.sort();
         found
     };
@@ -154,7 +157,8 @@ async fn two_pods_share_an_image_and_nothing_stored_changes(node: &mut Node) {
     let (pod, config) = (cri.run_pod(&pod("host")).await.unwrap(), pod("host"));
     let id = cri.run(&pod, &config, &shell("main", SLEEP)).await.unwrap();
     assert_eq!(cri.sh(&id, "stat -c %u:%g /bin/sh; cat /etc/motd").await, "0:0\nsecond");
-    assert_eq!(layers(), before, "a layer on disk was changed");
+    let changed: Vec<_> = layers().into_iter().filter(|entry| !before.contains(entry)).collect();
+    assert!(changed.is_empty() && layers().len() == before.len(), "a layer on disk was changed: {changed:?}");
 }
 
 async fn volumes_are_mapped_where_asked(node: &mut Node) {
