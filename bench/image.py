@@ -18,7 +18,7 @@ from kit.tree import Tree, compressed  # noqa: E402
 _WORDS = 1_150
 _SEED = 7
 _BLOCK = 4096  # of a filesystem, in bytes
-_VERSION = "2"
+_VERSION = "3"
 
 
 @dataclass
@@ -48,6 +48,11 @@ ALL = (
     TWIN,
 )
 
+# Ten images as a team builds them: on one release of a base or the next, which has four fifths of its files, with a
+# runtime that each build installs anew, and files of their own.
+FAMILY = tuple(Picture(f"image {number + 1}", f"family-{number}", 3, 3_100, 105_000_000) for number in range(10))
+FAMILY_KEY = "family"
+
 
 def ensure():
     """Makes the images unless they are there; gives the storage folder of a registry that holds them."""
@@ -65,7 +70,16 @@ def ensure():
 
 def on_disk(picture):
     """Bytes of the blocks that the files of an unpacked image take."""
-    return json.loads((ensure() / "on-disk.json").read_text())[picture.repository]
+    return _sizes()[picture.repository]
+
+
+def family_on_disk():
+    """The same of all distinct layers of the ten images."""
+    return _sizes()[FAMILY_KEY]
+
+
+def _sizes():
+    return json.loads((ensure() / "on-disk.json").read_text())
 
 
 def _make(storage):
@@ -76,6 +90,7 @@ def _make(storage):
     with tempfile.TemporaryDirectory() as work, registry.serve(new, work) as port:
         for picture in ALL:
             sizes[picture.repository] = _push(picture, oci.Pusher(port))
+        sizes[FAMILY_KEY] = _push_family(oci.Pusher(port))
     (new / "on-disk.json").write_text(json.dumps(sizes))
     new.rename(storage)
 
@@ -88,15 +103,58 @@ def _push(picture, pusher):
         tree = _tree(chance, text, picture, number)
         if picture.twin_of:
             _change(tree, text, number)
-        blocks += sum(math.ceil(len(entry.data) / _BLOCK) for entry in tree.entries.values())
+        blocks += _blocks(tree)
         tar = tree.tar()
         blob = compressed(tar) if picture.compression == "gzip" else _zstd(tar)
         layers.append(oci.Layer(blob, oci.digest(tar), picture.compression))
+    _upload(picture, layers, pusher)
+    return blocks * _BLOCK
+
+
+def _push_family(pusher):
+    chance = random.Random(_SEED)
+    text = _text(chance)
+    blocks, made = 0, {}
+
+    def layer(key, make):
+        nonlocal blocks
+        if key not in made:
+            tree = make()
+            blocks += _blocks(tree)
+            tar = tree.tar()
+            made[key] = oci.Layer(compressed(tar), oci.digest(tar), "gzip")
+        return made[key]
+
+    def base(release):
+        tree = _filled("usr", 2_000, 60_000_000, text, "base")
+        if release:
+            _change(tree, text, release)
+        return tree
+
+    def runtime(number):
+        tree = _filled("opt/runtime", 1_000, 40_000_000, text, "runtime")
+        tree.file("opt/runtime/installed", f"for image {number}")
+        return tree
+
+    for number, picture in enumerate(FAMILY):
+        layers = [
+            layer(("base", number % 2), lambda: base(number % 2)),
+            layer(("runtime", number), lambda: runtime(number)),
+            layer(("own", number), lambda: _filled("srv/app", 100, 5_000_000, text, f"own {number}")),
+        ]
+        _upload(picture, layers, pusher)
+    return blocks * _BLOCK
+
+
+def _upload(picture, layers, pusher):
     image = oci.Image(layers, {"Cmd": ["/nothing"]}, debian.architecture(), "oci")
     repository = f"bench/{picture.repository}"
     pusher.image(repository, image)
     pusher.manifest(repository, "1", *image.manifest())
-    return blocks * _BLOCK
+
+
+def _blocks(tree):
+    return sum(math.ceil(len(entry.data) / _BLOCK) for entry in tree.entries.values())
 
 
 def _text(chance):
@@ -106,14 +164,23 @@ def _text(chance):
 
 
 def _tree(chance, text, picture, number):
-    tree = Tree()
     files = picture.files // picture.layers + (number < picture.files % picture.layers)
     room = picture.bytes // picture.layers - files * 1024
+    return _fill(chance, text, f"opt/layer{number}", files, room)
+
+
+def _filled(folder, files, size, text, seed):
+    """A tree that is the same for the same words."""
+    return _fill(random.Random(f"{_SEED} {seed}"), text, folder, files, size)
+
+
+def _fill(chance, text, folder, files, room):
+    tree = Tree()
     # Most files are small, and few large ones hold most of the bytes, as in a real image.
     weights = [chance.paretovariate(1.1) for _ in range(files)]
     scale = room / sum(weights)
     for index, weight in enumerate(weights):
-        tree.file(f"opt/layer{number}/{index // 100}/{index}", _piece(chance, text, int(weight * scale)))
+        tree.file(f"{folder}/{index // 100}/{index}", _piece(chance, text, int(weight * scale)))
     return tree
 
 

@@ -39,7 +39,7 @@ _SHOWN = {
     "runtime_cpu_s_per_gb": "CPU s of the runtime a GB", "lines_lost": "lines lost", "peak_kb": "peak kB",
     "runtime_percent": "runtime, % of a core", "machine_percent": "machine beyond idle, % of a core",
     "peak_daemon_kb": "peak of the daemon, kB", "daemon_rss_kb": "daemon, RSS, kB", "disk_mb": "MB on disk",
-    "times_unpacked": "times the unpacked files",
+    "times_unpacked": "times the unpacked files", "layers_mb": "MB of all layers", "page_cache_mb": "MB in the page cache",
     "done_per_second": "done a second", "failed": "failed", "runtime_ms_per_probe": "runtime, ms a probe",
 }
 
@@ -96,6 +96,11 @@ def _pull(tripod, containerd):
     for label in tripod["kept on disk"]:
         both = [one["kept on disk"][label] for one in runtimes]
         _line(label, *(_number(one[key]) for key in ("disk_mb", "times_unpacked") for one in both))
+    print()
+    _head(*NAMES)
+    for key, what in (("seconds", "pulled, s"), ("layers_mb", "sum of their layers, MB"), ("disk_mb", "on disk, MB"),
+                      ("page_cache_mb", "in the page cache, MB")):
+        _line(what, *(_number(one["ten images"][key]) for one in runtimes))
 
 
 def _exec(tripod, containerd):

@@ -72,6 +72,8 @@ pub struct ImageConfig {
     pub parallel_layers: usize,
     /// Large layers of gzip are inflated by the program `igzip`, where it is installed.
     pub igzip: bool,
+    /// Files that layers have in common are stored once.
+    pub deduplicate: bool,
     /// Seconds for which the layers of a failed pull are kept.
     pub keep_partial_seconds: u64,
     /// Bytes of the filesystem that pulls leave free.
@@ -161,6 +163,7 @@ impl Default for ImageConfig {
             provisioner: ProvisionerKind::default(),
             parallel_layers: service.parallel_layers,
             igzip: service.igzip,
+            deduplicate: service.deduplicate,
             keep_partial_seconds: service.keep_partial_seconds,
             min_free_bytes: service.min_free_bytes,
             pinned: service.pinned,
@@ -343,6 +346,7 @@ impl Config {
             provisioner: _,
             parallel_layers,
             igzip,
+            deduplicate,
             keep_partial_seconds,
             min_free_bytes,
             pinned,
@@ -359,6 +363,7 @@ impl Config {
             certs_dir,
             parallel_layers,
             igzip,
+            deduplicate,
             keep_partial_seconds,
             min_free_bytes,
             pinned,

@@ -395,15 +395,15 @@ impl State {
     }
 
     /// What nothing would need if these images were gone, and layers of pulls that failed are not kept: layers, and the
-    /// bytes on disk of these and of blobs.
-    pub(crate) fn freed_without(&self, gone: &HashSet<Digest>) -> (u64, u64) {
+    /// bytes on disk of these and of blobs. Files that layers have in common count for each of them.
+    pub(crate) fn freed_without(&self, gone: &HashSet<Digest>) -> (Vec<Digest>, u64) {
         let images = || self.images.values().filter(|image| !gone.contains(&image.id));
         let of_images = images().flat_map(|image| image.layers.iter().chain(image.blobs.keys()));
         let leases = self.leases.values().flat_map(|lease| lease.images.values().flatten());
         let needed: HashSet<&Digest> = of_images.chain(leases).chain(self.pins.keys()).collect();
         let layers = self.layers.values().filter(|layer| !needed.contains(&layer.diff_id));
-        let (count, bytes) =
-            layers.fold((0, 0), |(count, bytes), layer| (count + 1, bytes + layer.unpacked.disk_bytes));
+        let (layers, sizes): (Vec<Digest>, Vec<u64>) =
+            layers.map(|layer| (layer.diff_id.clone(), layer.unpacked.disk_bytes)).unzip();
         let blobs: BTreeMap<&Digest, u64> = self
             .images
             .values()
@@ -412,7 +412,7 @@ impl State {
             .filter(|(blob, _)| !needed.contains(blob))
             .map(|(blob, size)| (blob, *size))
             .collect();
-        (count, bytes + blobs.values().sum::<u64>())
+        (layers, sizes.iter().chain(blobs.values()).sum())
     }
 
     /// Layers and blobs that something needs: an image, a container or a running pull.

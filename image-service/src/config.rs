@@ -18,6 +18,8 @@ pub struct Config {
     pub parallel_layers: usize,
     /// Large layers of gzip are inflated by the program `igzip`, where it is installed.
     pub igzip: bool,
+    /// Files that layers have in common are stored once.
+    pub deduplicate: bool,
     /// Seconds for which the layers of a failed pull are kept, so that the next try fetches the others only. A full disk
     /// ends that at once.
     pub keep_partial_seconds: u64,
@@ -52,6 +54,7 @@ impl Default for Config {
             certs_dir: "/etc/tripod/certs.d".into(),
             parallel_layers: std::thread::available_parallelism().map_or(3, |cores| cores.get().max(3)),
             igzip: true,
+            deduplicate: true,
             keep_partial_seconds: 600,
             min_free_bytes: 2 << 30,
             pinned: Vec::new(),

@@ -1,6 +1,9 @@
 //! What the disk is used for: images, what they share, who uses them, and what could be had back.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 use tripod_engine::{ContainerId, Error, Result, usage::WritableLayer};
@@ -15,8 +18,10 @@ use crate::{
 pub struct DiskUsage {
     /// In the order of their IDs.
     pub images: Vec<ImageUsage>,
-    /// Unpacked layers, each counted once.
+    /// Unpacked layers, each counted once, and so are files that several of them have.
     pub layers: Amount,
+    /// What is not there because layers have the same files: how many, and their bytes.
+    pub saved: Amount,
     /// Manifests, indexes and configurations.
     pub blobs: Amount,
     /// Writable layers of containers.
@@ -70,7 +75,7 @@ pub struct ImageUsage {
 impl ImageService {
     /// What the disk is used for.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        let layout = self.inner.fetcher.layout.clone();
+        let (layout, objects) = (self.inner.fetcher.layout.clone(), Arc::clone(&self.inner.fetcher.objects));
         let found = blocking(move || {
             let mut temporary = WritableLayer::default();
             for folder in [layout.staging(), layout.trash(), layout.retired()] {
@@ -80,14 +85,19 @@ impl ImageService {
                 // The folder itself is no use of it.
                 temporary.inodes += counted.inodes.saturating_sub(1);
             }
-            content::list(&layout).and_then(|blobs| Ok((blobs, Room::of(layout.root())?, temporary)))
+            content::list(&layout).and_then(|blobs| Ok((blobs, Room::of(layout.root())?, temporary, objects.saved()?)))
         });
         let failed = |error| Error::io("cannot look at the disk", error);
-        let (blobs, room, temporary) = found.await?.map_err(failed)?;
-        let (mut usage, containers) = {
+        let (blobs, room, temporary, saved) = found.await?.map_err(failed)?;
+        let ((mut usage, gone), containers) = {
             let state = self.inner.fetcher.catalog.state();
             (images(&state, &self.inner.config.pinned), state.leases.keys().cloned().collect::<Vec<ContainerId>>())
         };
+        usage.saved = Amount { count: saved.inodes, bytes: saved.bytes };
+        usage.layers.bytes = usage.layers.bytes.saturating_sub(saved.bytes);
+        for (freed, layers) in [&mut usage.dangling_bytes, &mut usage.unused_bytes].into_iter().zip(gone) {
+            *freed = freed.saturating_sub(self.inner.staying(layers).await?);
+        }
         usage.blobs = Amount { count: blobs.len() as u64, bytes: blobs.iter().map(|(_, size)| size).sum() };
         usage.temporary = Amount { count: temporary.inodes, bytes: temporary.bytes };
         for container in containers {
@@ -103,8 +113,8 @@ impl ImageService {
     }
 }
 
-/// What can be told from memory.
-fn images(state: &State, pinned: &[String]) -> DiskUsage {
+/// What can be told from memory, and the layers that a prune of dangling and one of unused images would take.
+fn images(state: &State, pinned: &[String]) -> (DiskUsage, [Vec<Digest>; 2]) {
     let mut users: HashMap<&Digest, u64> = HashMap::new();
     for image in state.images.values() {
         // An image may have a layer twice.
@@ -113,7 +123,7 @@ fn images(state: &State, pinned: &[String]) -> DiskUsage {
         }
     }
     let bytes = |layer: &Digest| state.layers.get(layer).map_or(0, |layer| layer.unpacked.disk_bytes);
-    let image = |record: &std::sync::Arc<crate::catalog::ImageRecord>| {
+    let image = |record: &Arc<crate::catalog::ImageRecord>| {
         let shown = Image::new(record, state, pinned);
         let mut usage = ImageUsage {
             id: shown.id,
@@ -138,13 +148,15 @@ fn images(state: &State, pinned: &[String]) -> DiskUsage {
     let gone = |chosen: &dyn Fn(&ImageUsage) -> bool| {
         let chosen = images.iter().filter(|image| !image.pinned && image.containers.is_empty() && chosen(image));
         let ids: HashSet<Digest> = chosen.filter_map(|image| image.id.parse().ok()).collect();
-        state.freed_without(&ids).1
+        state.freed_without(&ids)
     };
-    DiskUsage {
-        dangling_bytes: gone(&|image| image.dangling),
-        unused_bytes: gone(&|_| true),
+    let ((dangling, dangling_bytes), (unused, unused_bytes)) = (gone(&|image| image.dangling), gone(&|_| true));
+    let usage = DiskUsage {
+        dangling_bytes,
+        unused_bytes,
         layers: Amount { count: state.layers.len() as u64, bytes: state.layers.keys().map(bytes).sum() },
         images,
         ..DiskUsage::default()
-    }
+    };
+    (usage, [dangling, unused])
 }

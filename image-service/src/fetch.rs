@@ -20,6 +20,7 @@ use crate::{
     layers::{Layer, Staging},
     layout::Layout,
     manifest::Descriptor,
+    objects::Objects,
     progress::{LayerMeter, LayerState, PullMeter},
     registry::{Problem, RegistryError, Session},
     skeleton::{Recorder, Tap},
@@ -36,6 +37,8 @@ pub(crate) struct Fetcher {
     pub catalog: Arc<Catalog>,
     pub layout: Layout,
     pub trash: Trash,
+    /// Files that layers have in common.
+    pub objects: Arc<Objects>,
     pub limits: Limits,
     pub boot: String,
     /// Fetches, and removals too: a layer that is being removed is fetched again only afterwards.
@@ -149,9 +152,9 @@ impl Fetcher {
         let (decompressor, stream) = chunks(source, algorithms.0, algorithms.1, self.limits.layer_bytes);
         let decompressor = decompressor.with(self.igzip(blob.size));
         let hashed = tokio::task::spawn_blocking(move || decompressor.run());
-        let limits = self.limits;
+        let (limits, objects) = (self.limits, Arc::clone(&self.objects));
         let unpacked = tokio::task::spawn_blocking(move || {
-            let result = unpack_into(&staging, stream, &limits);
+            let result = unpack_into(&staging, stream, &limits, &objects);
             (staging, result)
         });
         let downloaded = session.download(blob, &sink, &meter.downloaded).await;
@@ -213,16 +216,18 @@ pub(crate) fn unpack_into(
     staging: &Staging,
     stream: TarStream,
     limits: &Limits,
+    objects: &Objects,
 ) -> std::result::Result<(Unpacked, Digest), UnpackError> {
     let failed =
         |source| UnpackError::Write { step: "keep the archive's skeleton in", path: "skeleton.zst".into(), source };
     let recorder = Recorder::new(staging.folder()).map_err(failed)?;
     let (mut unpacked, stream) =
-        unpack_recorded(Tap::new(stream, recorder), &staging.fs(), &staging.discard(), limits)?;
+        unpack_recorded(Tap::new(stream, recorder), &staging.fs(), &staging.discard(), limits, Some(objects))?;
     let stream = stream.finish(staging.folder()).map_err(failed)?.map_err(UnpackError::Read)?;
     let digest = stream.finish().map_err(UnpackError::Read)?;
     let failed = |source| UnpackError::Write { step: "record", path: "its files".into(), source };
-    staging.record(&mut unpacked).map_err(failed)?;
+    staging.record(&mut unpacked, objects).map_err(failed)?;
+    objects.changed();
     Ok((unpacked, digest))
 }
 

@@ -59,7 +59,8 @@ pub(crate) async fn sweep(inner: &Arc<Inner>) {
     let done = blocking(move || {
         remove_blobs(&inner)?;
         check::clear_retired(&inner)?;
-        inner.fetcher.trash.empty()
+        inner.fetcher.trash.empty()?;
+        inner.fetcher.objects.sweep()
     });
     match done.await {
         Ok(Ok(())) => {}

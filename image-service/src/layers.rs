@@ -18,6 +18,7 @@ use tripod_engine::ContainerId;
 use crate::{
     digest::Digest,
     layout::{Layout, write_whole},
+    objects::Objects,
     record,
     trash::Trash,
     unpack::Unpacked,
@@ -87,8 +88,8 @@ impl Staging {
     }
 
     /// Writes the record of its files, which a check will hold them against.
-    pub(crate) fn record(&self, unpacked: &mut Unpacked) -> io::Result<()> {
-        record::write(&self.fs(), &self.path.join(FILES), &std::mem::take(&mut unpacked.contents))
+    pub(crate) fn record(&self, unpacked: &mut Unpacked, objects: &Objects) -> io::Result<()> {
+        record::write(&self.fs(), &self.path.join(FILES), &std::mem::take(&mut unpacked.contents), Some(objects))
     }
 
     /// Moves it into place. Something that is there already is unknown to the catalog, so it is rubbish.

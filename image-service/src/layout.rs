@@ -26,6 +26,7 @@ impl Layout {
         let folders = [
             self.blobs(),
             self.layers(),
+            self.objects(),
             self.containers(),
             self.staging(),
             self.retired(),
@@ -55,6 +56,11 @@ impl Layout {
     /// A layer with its record and its `fs`. Digests of different algorithms have different lengths.
     pub(crate) fn layer(&self, diff_id: &Digest) -> PathBuf {
         self.layers().join(diff_id.hex())
+    }
+
+    /// Files that layers have in common.
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.root.join("objects")
     }
 
     pub(crate) fn containers(&self) -> PathBuf {

@@ -25,6 +25,7 @@ mod layers;
 mod layout;
 mod load;
 mod manifest;
+mod objects;
 mod overlay;
 mod platform;
 mod policy;

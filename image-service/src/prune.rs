@@ -52,7 +52,8 @@ impl PruneRequest {
         unused && dangling && old && labelled
     }
 
-    fn choose(&self, state: &State, pinned: &[String]) -> (HashSet<Digest>, Pruned) {
+    /// Images that go, and layers that go with them.
+    fn choose(&self, state: &State, pinned: &[String]) -> (HashSet<Digest>, Vec<Digest>, Pruned) {
         let (mut chosen, mut pruned) = (HashSet::new(), Pruned::default());
         for record in state.images.values() {
             let image = Image::new(record, state, pinned);
@@ -61,8 +62,9 @@ impl PruneRequest {
                 pruned.images.push((image.id, [image.repo_tags, image.repo_digests].concat()));
             }
         }
-        (pruned.layers, pruned.bytes) = state.freed_without(&chosen);
-        (chosen, pruned)
+        let (layers, bytes) = state.freed_without(&chosen);
+        (pruned.layers, pruned.bytes) = (layers.len() as u64, bytes);
+        (chosen, layers, pruned)
     }
 }
 
@@ -71,13 +73,16 @@ impl ImageService {
     pub async fn prune(&self, request: PruneRequest) -> Result<Pruned> {
         let pinned = self.inner.config.pinned.clone();
         if request.dry_run {
-            return Ok(request.choose(&self.inner.fetcher.catalog.state(), &pinned).1);
+            let (_, layers, mut pruned) = request.choose(&self.inner.fetcher.catalog.state(), &pinned);
+            pruned.bytes = pruned.bytes.saturating_sub(self.inner.staying(layers).await?);
+            return Ok(pruned);
         }
         let decide = move |state: &State| {
-            let (chosen, pruned) = request.choose(state, &pinned);
-            (Change::without(state, |image| chosen.contains(&image.id)), pruned)
+            let (chosen, layers, pruned) = request.choose(state, &pinned);
+            (Change::without(state, |image| chosen.contains(&image.id)), (layers, pruned))
         };
-        let pruned = self.inner.fetcher.catalog.change(decide).await?;
+        let (layers, mut pruned) = self.inner.fetcher.catalog.change(decide).await?;
+        pruned.bytes = pruned.bytes.saturating_sub(self.inner.staying(layers).await?);
         self.inner.fetcher.catalog.state().kept.clear();
         gc::sweep(&self.inner).await;
         Ok(pruned)

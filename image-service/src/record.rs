@@ -13,14 +13,16 @@
 mod walk;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
     path::Path,
 };
 
 use twox_hash::XxHash3_128;
 
-pub(crate) use walk::{Found, walk};
+use crate::objects::Objects;
+
+pub(crate) use walk::{Found, has_no_attributes, walk};
 
 const MAGIC: &[u8] = b"tripod files 1\n";
 /// The kind that ends a record.
@@ -90,12 +92,16 @@ impl Kind {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     hashes: HashMap<u64, u128>,
+    /// Files that other layers have as well.
+    shared: HashSet<u64>,
     /// Something has extended attributes.
     pub attributes: bool,
 }
 
 impl Contents {
+    /// Of a file that this layer has alone.
     pub(crate) fn insert(&mut self, inode: u64, hash: u128) {
+        self.shared.remove(&inode);
         if self.hashes.len() < MAX_HASHES || self.hashes.contains_key(&inode) {
             self.hashes.insert(inode, hash);
         }
@@ -103,7 +109,32 @@ impl Contents {
 
     /// Its content is not known.
     pub(crate) fn forget(&mut self, inode: u64) {
+        self.shared.remove(&inode);
         self.hashes.remove(&inode);
+    }
+
+    /// Whether there is memory for another shared file.
+    pub(crate) fn can_share(&self) -> bool {
+        self.shared.len() < MAX_HASHES
+    }
+
+    /// Of a file that other layers have as well.
+    pub(crate) fn share(&mut self, inode: u64, hash: u128) {
+        self.insert(inode, hash);
+        self.shared.insert(inode);
+    }
+
+    pub(crate) fn is_shared(&self, inode: u64) -> bool {
+        self.shared.contains(&inode)
+    }
+
+    /// A copy has taken the place of a shared file.
+    pub(crate) fn make_own(&mut self, shared: u64, own: u64) {
+        self.shared.remove(&shared);
+        match self.hashes.remove(&shared) {
+            Some(hash) => self.insert(own, hash),
+            None => self.forget(own),
+        }
     }
 }
 
@@ -139,8 +170,9 @@ impl ContentHash {
     }
 }
 
-/// Writes the record of the tree at `fs` to `target`. What `contents` has no hash of is read.
-pub(crate) fn write(fs: &Path, target: &Path, contents: &Contents) -> io::Result<()> {
+/// Writes the record of the tree at `fs` to `target`. What `contents` has no hash of is read. What others may share of it
+/// becomes one of the objects.
+pub(crate) fn write(fs: &Path, target: &Path, contents: &Contents, objects: Option<&Objects>) -> io::Result<()> {
     let mut writer = Writer::new(BufWriter::with_capacity(64 << 10, std::fs::File::create(target)?))?;
     let mut sets = HashMap::new();
     walk(fs, contents.attributes, |found| {
@@ -151,9 +183,13 @@ pub(crate) fn write(fs: &Path, target: &Path, contents: &Contents) -> io::Result
                 None => found.hash()?,
             };
         }
-        if found.is_linked() {
+        let shared = contents.is_shared(found.inode());
+        if found.is_linked() && !shared {
             let next = sets.len() as u64 + 1;
             node.links = *sets.entry(found.inode()).or_insert(next);
+        }
+        if let Some(objects) = objects.filter(|_| !shared) {
+            objects.keep(found.folder(), found.name(), &node);
         }
         writer.item(&node)
     })?;

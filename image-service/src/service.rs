@@ -13,12 +13,14 @@ use crate::{
     catalog::{Catalog, Change, ImageRecord, Lease, Removed},
     config::Config,
     content,
+    digest::Digest,
     fetch::{Fetcher, blocking},
     flight::Flights,
     gc,
     image::Image,
     layers,
     layout::Layout,
+    objects::Objects,
     policy,
     progress::PullMeter,
     pull::{self, PullRequest},
@@ -109,6 +111,16 @@ impl ImageService {
     }
 }
 
+impl Inner {
+    /// Bytes of these layers that would not be free without them, as others have the same files.
+    pub(crate) async fn staying(&self, layers: Vec<Digest>) -> Result<u64> {
+        let (layout, objects) = (self.fetcher.layout.clone(), Arc::clone(&self.fetcher.objects));
+        let folders = move || layers.iter().map(|layer| layout.layer(layer).join("fs")).collect::<Vec<_>>();
+        let staying = blocking(move || objects.staying(&folders())).await?;
+        staying.map_err(|error| Error::io("cannot see which files layers have in common", error))
+    }
+}
+
 fn not_found(spec: &str) -> Error {
     Error::new(Kind::NotFound, format!("image {spec:?} is not on this node: pull it first"))
 }
@@ -149,7 +161,9 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         policy::look(path);
     }
     let registries = Registries::new(&config);
+    let objects = Objects::open(&layout.objects(), config.deduplicate).map_err(io("cannot open the objects"))?;
     let fetcher = Fetcher {
+        objects: Arc::new(objects),
         catalog,
         layout,
         trash,

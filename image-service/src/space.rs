@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -42,20 +43,23 @@ pub struct FsInfo {
 impl ImageService {
     /// What images and writable layers use, and where.
     pub async fn fs_info(&self) -> Result<FsInfo> {
-        let layout = self.inner.fetcher.layout.clone();
+        let (layout, objects) = (self.inner.fetcher.layout.clone(), Arc::clone(&self.inner.fetcher.objects));
         let found = blocking(move || {
             let images = mount_point(&layout.layers())?;
             let containers = mount_point(&layout.containers())?;
             let blobs = content::list(&layout)?;
-            Ok::<_, io::Error>((images, containers, blobs))
+            Ok::<_, io::Error>((images, containers, blobs, objects.saved()?))
         });
-        let (images, containers, blobs) =
+        let (images, containers, blobs, saved) =
             found.await?.map_err(|error| Error::io("cannot find the filesystem of the images", error))?;
         let (mut bytes, mut inodes) = (blobs.iter().map(|(_, size)| size).sum::<u64>(), blobs.len() as u64);
         let leases: Vec<ContainerId> = {
             let state = self.inner.fetcher.catalog.state();
             bytes += state.layers.values().map(|layer| layer.unpacked.disk_bytes).sum::<u64>();
             inodes += state.layers.values().map(|layer| layer.unpacked.inodes).sum::<u64>();
+            // A layer that went is counted for a moment by its links.
+            bytes = bytes.saturating_sub(saved.bytes);
+            inodes = inodes.saturating_sub(saved.inodes);
             state.leases.keys().cloned().collect()
         };
         let mut written = WritableLayer::default();

@@ -79,6 +79,8 @@ fn show(usage: &DiskUsageResponse) {
     }
     print(&rows);
     println!();
+    let saved = usage.saved.unwrap_or_default();
+    println!("{} are saved by {} files that layers have in common.", bytes(saved.bytes), saved.count);
     println!(
         "{} could be had back by `tripod image prune`, {} with --all.",
         bytes(usage.dangling_bytes),
@@ -117,6 +119,7 @@ fn json(usage: &DiskUsageResponse) -> Value {
     json!({
         "images": usage.images.iter().map(image).collect::<Vec<_>>(),
         "layers": amount(usage.layers),
+        "saved": amount(usage.saved),
         "blobs": amount(usage.blobs),
         "writable": amount(usage.writable),
         "temporary": amount(usage.temporary),

@@ -68,6 +68,10 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("image.parallel_layers", "Layers that are downloaded and unpacked at the same time."),
     ("image.igzip", "Large layers of gzip are inflated by the program igzip, where it is installed (Debian: isal)."),
     (
+        "image.deduplicate",
+        "Files that layers have in common are stored once, as hard links; for layers that come from now on.",
+    ),
+    (
         "image.keep_partial_seconds",
         "Layers of a failed pull are kept this long, so that the next try fetches only the others.",
     ),

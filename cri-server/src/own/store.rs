@@ -26,6 +26,7 @@ pub(super) async fn disk_usage(store: &service::ImageService) -> Reply<v1::DiskU
         total_bytes: usage.total_bytes,
         free_bytes: usage.free_bytes,
         min_free_bytes: usage.min_free_bytes,
+        saved: Some(amount(usage.saved)),
     }))
 }
 

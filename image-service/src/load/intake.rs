@@ -298,7 +298,7 @@ impl Intake<'_> {
         let decompressor = decompressor.with(fetcher.igzip(size));
         let (fed, got, unpacked) = std::thread::scope(|scope| {
             let hashed = scope.spawn(move || decompressor.run());
-            let unpacked = scope.spawn(|| unpack_into(&staging, stream, &fetcher.limits));
+            let unpacked = scope.spawn(|| unpack_into(&staging, stream, &fetcher.limits, &fetcher.objects));
             let fed = feed(archive, start, &sink);
             drop(sink);
             (fed, hashed.join(), unpacked.join())

@@ -48,13 +48,14 @@ fn state() -> State {
 }
 
 fn chosen(request: &PruneRequest) -> (Vec<&'static str>, u64, u64) {
-    let (chosen, pruned) = request.choose(&state(), &["r.example/pause:*".to_owned()]);
+    let (chosen, layers, pruned) = request.choose(&state(), &["r.example/pause:*".to_owned()]);
     let mut names: Vec<&str> = ["tagged", "dangling", "pinned", "used", "old"]
         .into_iter()
         .filter(|name| chosen.contains(&digest(name)))
         .collect();
     names.sort_unstable();
     assert_eq!(pruned.images.len(), names.len());
+    assert_eq!(pruned.layers, layers.len() as u64);
     (names, pruned.layers, pruned.bytes)
 }
 

@@ -33,7 +33,7 @@ fn a_tree_is_read_back_as_it_was() {
     let mut pieces = ContentHash::default();
     vec![7; 300_000].chunks(1000).for_each(|piece| pieces.update(piece, false));
     contents.insert(inode, pieces.finish());
-    write(&fs, &target, &contents).unwrap();
+    write(&fs, &target, &contents, None).unwrap();
     let nodes = read_all(&target).unwrap();
     let names: Vec<&str> = nodes.iter().map(|node| std::str::from_utf8(&node.path).unwrap()).collect();
     assert_eq!(names, ["", "a", "a/b", "a/file", "a-b", "hidden", "link", "linked", "pipe"]);
@@ -46,7 +46,7 @@ fn a_tree_is_read_back_as_it_was() {
     assert_eq!(by_name["a"].xattrs, [(b"trusted.overlay.opaque".to_vec(), b"y".to_vec())]);
     // Read anew, without any hash that was taken before, it is the same.
     let again = folder.path().join("again");
-    write(&fs, &again, &Contents::default()).unwrap();
+    write(&fs, &again, &Contents::default(), None).unwrap();
     assert_eq!(read_all(&again).unwrap().len(), nodes.len());
 }
 
@@ -62,7 +62,7 @@ fn a_tree_deeper_than_a_path_is_walked() {
         below = openat(&below, &name, rustix::fs::OFlags::DIRECTORY, Mode::empty()).unwrap();
     }
     let target = folder.path().join("files");
-    write(&fs, &target, &Contents::default()).unwrap();
+    write(&fs, &target, &Contents::default(), None).unwrap();
     let nodes = read_all(&target).unwrap();
     assert_eq!((nodes.len(), nodes[60].path.len()), (61, 60 * 201 - 1));
     let trash = crate::trash::Trash::new(folder.path().join("trash"));
@@ -77,7 +77,7 @@ fn a_damaged_record_is_told() {
     let (fs, target) = (folder.path().join("fs"), folder.path().join("files"));
     std::fs::create_dir(&fs).unwrap();
     std::fs::write(fs.join("a"), "x").unwrap();
-    write(&fs, &target, &Contents::default()).unwrap();
+    write(&fs, &target, &Contents::default(), None).unwrap();
     let good = std::fs::read(&target).unwrap();
     for index in 0..good.len() {
         let mut bad = good.clone();
@@ -145,7 +145,7 @@ fn what_a_record_costs() {
     let target = folder.path().join("files");
     for _ in 0..3 {
         let begin = std::time::Instant::now();
-        write(&fs, &target, &contents).unwrap();
+        write(&fs, &target, &contents, None).unwrap();
         let took = begin.elapsed();
         println!("16,334 files: {took:?}, {} bytes", std::fs::metadata(&target).unwrap().len());
     }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, lgetxattr, llistxattr, openat, readlinkat, statat},
+    fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, flistxattr, fstat, lgetxattr, llistxattr, openat, readlinkat,
+        statat,
+    },
     io::Errno,
 };
 
@@ -85,6 +88,16 @@ pub(crate) fn walk(
 impl Found<'_> {
     pub(crate) fn inode(&self) -> u64 {
         self.stat.st_ino
+    }
+
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &OwnedFd {
+        self.folder
+    }
+
+    /// Its name there.
+    pub(crate) fn name(&self) -> &CStr {
+        self.name
     }
 
     /// Whether it has other names.
@@ -170,13 +183,23 @@ fn list(path: &CStr) -> io::Result<Vec<Vec<u8>>> {
             length => break length?,
         }
     };
-    let ours = |name: &&[u8]| {
-        name.starts_with(b"user.")
-            || name.starts_with(b"trusted.overlay.")
-            || name.starts_with(b"system.posix_acl_")
-            || *name == b"security.capability"
-    };
-    Ok(buffer[..length].split(|byte| *byte == 0).filter(ours).map(<[u8]>::to_vec).collect())
+    Ok(buffer[..length].split(|byte| *byte == 0).filter(|name| ours(name)).map(<[u8]>::to_vec).collect())
+}
+
+fn ours(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
+        || name.starts_with(b"trusted.overlay.")
+        || name.starts_with(b"system.posix_acl_")
+        || name == b"security.capability"
+}
+
+/// Whether a file has none of those.
+pub(crate) fn has_no_attributes(file: &OwnedFd) -> bool {
+    let mut names = [0; 1 << 10];
+    match flistxattr(file, &mut names[..]) {
+        Ok(length) => !names[..length].split(|byte| *byte == 0).any(ours),
+        Err(error) => error == Errno::NOTSUP,
+    }
 }
 
 /// Names in a folder, the last by their bytes first.

@@ -11,7 +11,8 @@ fn unpacked(bytes: &[u8], folder: &Path) -> Digest {
     std::fs::create_dir(folder.join("fs")).unwrap();
     std::fs::create_dir(folder.join("discard")).unwrap();
     let stream = Tap::new(bytes, Recorder::new(folder).unwrap());
-    let (_, stream) = unpack_recorded(stream, &folder.join("fs"), &folder.join("discard"), &Limits::default()).unwrap();
+    let (_, stream) =
+        unpack_recorded(stream, &folder.join("fs"), &folder.join("discard"), &Limits::default(), None).unwrap();
     stream.finish(folder).unwrap().unwrap();
     Digest::of(bytes)
 }

@@ -3,6 +3,8 @@
 //! What folders get (mode, owner, attributes, times) is set at the end: until then a folder's set-group-ID bit or
 //! default ACL would leak into files made in it, and each new file would change its time.
 
+mod file;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, ErrorKind},
@@ -12,8 +14,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
-        fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek, symlinkat, utimensat,
+        AtFlags, FileType, Gid, Mode, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat,
+        lsetxattr, makedev, mkdirat, mknodat, symlinkat, utimensat,
     },
     io::Errno,
 };
@@ -24,7 +26,7 @@ use super::{
     attributes::{Attributes, allowed, gid, ignore_unsupported, times, uid},
     tree::{Tree, below, clean, magic, open_root, split},
 };
-use crate::{config::Limits, record::ContentHash, skeleton::Tap};
+use crate::{config::Limits, objects::Objects, record::ContentHash, skeleton::Tap};
 
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What AUFS kept in layers for itself.
@@ -39,6 +41,10 @@ struct Extraction<'a, R> {
     result: Unpacked,
     /// Of the content that is being written.
     hash: ContentHash,
+    /// Files that other layers have.
+    objects: Option<&'a Objects>,
+    /// What is read of them.
+    buffer: Vec<u8>,
 }
 
 /// Unpacks an archive into `root`. Folders that the archive itself replaces are moved to `discard`. Gives back the
@@ -50,16 +56,17 @@ pub(crate) fn unpack<R: BufRead>(
     discard: &Path,
     limits: &Limits,
 ) -> Result<(Unpacked, R), UnpackError> {
-    let (unpacked, stream) = unpack_recorded(Tap::silent(stream), root, discard, limits)?;
+    let (unpacked, stream) = unpack_recorded(Tap::silent(stream), root, discard, limits, None)?;
     Ok((unpacked, stream.into_inner()))
 }
 
-/// As [`unpack`], with a record of what becomes no file.
+/// As [`unpack`], with a record of what becomes no file. What is among `objects` is linked rather than written.
 pub(crate) fn unpack_recorded<R: BufRead>(
     stream: Tap<R>,
     root: &Path,
     discard: &Path,
     limits: &Limits,
+    objects: Option<&Objects>,
 ) -> Result<(Unpacked, Tap<R>), UnpackError> {
     let open = |path: &Path| {
         open_root(path).map_err(|error| UnpackError::write("open", path.as_os_str().as_encoded_bytes(), error))
@@ -72,6 +79,8 @@ pub(crate) fn unpack_recorded<R: BufRead>(
         folders: BTreeMap::new(),
         result: Unpacked::default(),
         hash: ContentHash::default(),
+        objects,
+        buffer: Vec::new(),
     };
     let outcome = extraction.run();
     match outcome {
@@ -81,10 +90,6 @@ pub(crate) fn unpack_recorded<R: BufRead>(
         }
         Err(error) => Err(error),
     }
-}
-
-fn inode(file: &OwnedFd, path: &[u8]) -> Result<u64, UnpackError> {
-    Ok(fstat(file).map_err(|error| UnpackError::write("look at", path, error))?.st_ino)
 }
 
 /// The process's umask, without changing it.
@@ -226,83 +231,6 @@ impl<R: BufRead> Extraction<'_, R> {
         self.remember(path.to_vec(), entry)
     }
 
-    fn file(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        entry: &Entry,
-        sparse: Option<(&Vec<(u64, u64)>, u64)>,
-    ) -> Result<(), UnpackError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let plain = entry.mode & 0o777;
-        let file = self.place(parent, name, path, |parent| openat(parent, name, flags, Mode::from(plain)))?;
-        let written = match sparse {
-            None => {
-                self.hash = ContentHash::default();
-                let written = self.copy(&file, path, 0, u64::MAX)?;
-                self.result.contents.insert(inode(&file, path)?, std::mem::take(&mut self.hash).finish());
-                written
-            }
-            Some((regions, whole)) => {
-                let failed = |error| UnpackError::write("make the holes of", path, error);
-                if whole > self.limits.layer_bytes {
-                    return Err(UnpackError::Limit { what: "bytes", limit: self.limits.layer_bytes });
-                }
-                ftruncate(&file, whole).map_err(failed)?;
-                for (offset, length) in regions {
-                    seek(&file, SeekFrom::Start(*offset)).map_err(failed)?;
-                    self.copy(&file, path, *offset, *length)?;
-                }
-                // Read for the record, holes and all; the number may be that of a file that was replaced.
-                self.result.contents.forget(inode(&file, path)?);
-                whole
-            }
-        };
-        self.result.bytes += written;
-        // Holes cost no disk, but whoever reads the layer.
-        if self.result.bytes > self.limits.layer_bytes {
-            return Err(UnpackError::Limit { what: "bytes", limit: self.limits.layer_bytes });
-        }
-        self.result.disk_bytes += entry.size.div_ceil(4096) * 4096;
-        let failed = |step| move |error| UnpackError::write(step, path, error);
-        if entry.uid != 0 || entry.gid != 0 {
-            fchown(&file, uid(entry), gid(entry)).map_err(failed("set the owner of"))?;
-        }
-        // After the owner, because changing that clears the set-user-ID bit.
-        if entry.mode != plain || plain & self.umask != 0 {
-            fchmod(&file, Mode::from(entry.mode)).map_err(failed("set the mode of"))?;
-        }
-        for (name, value) in allowed(entry) {
-            ignore_unsupported(fsetxattr(&file, name, value, XattrFlags::empty()))
-                .map_err(failed("set an extended attribute of"))?;
-        }
-        futimens(&file, &times(entry)).map_err(failed("set the time of"))
-    }
-
-    /// Writes up to `limit` bytes of the entry's content, to where the file stands: at `offset`.
-    fn copy(&mut self, file: &OwnedFd, path: &[u8], offset: u64, limit: u64) -> Result<u64, UnpackError> {
-        self.archive.reader().file(path, offset);
-        let mut written = 0;
-        while written < limit {
-            let left = self.archive.remaining();
-            let content = self.archive.content()?;
-            if content.is_empty() {
-                break;
-            }
-            let count = usize::try_from(limit - written).unwrap_or(usize::MAX).min(content.len());
-            let count = match rustix::io::write(file, &content[..count]) {
-                Err(Errno::INTR) => continue,
-                count => count.map_err(|error| UnpackError::write("write", path, error))?,
-            };
-            self.hash.update(&content[..count], count as u64 == left);
-            self.archive.consume(count);
-            written += count as u64;
-        }
-        self.archive.reader().no_file();
-        Ok(written)
-    }
-
     fn hard_link(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
         let target = clean(&entry.link)?;
         let (folder, file) = split(&target);
@@ -321,6 +249,7 @@ impl<R: BufRead> Extraction<'_, R> {
         if self.tree.whiteouts.contains(&target) {
             return Err(absent());
         }
+        self.make_own(&folder.descriptor, file, &target)?;
         // Replacing a folder takes what is in it along, which may be the target.
         let made =
             self.place(parent, name, path, |parent| linkat(&folder.descriptor, file, parent, name, AtFlags::empty()));

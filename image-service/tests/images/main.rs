@@ -7,6 +7,7 @@ mod archives;
 mod bad_archives;
 mod check;
 mod compare;
+mod dedup;
 mod fake;
 mod faults;
 mod fixture;

@@ -185,16 +185,15 @@ fn random() -> impl Strategy<Value = Random> {
     let path = prop::collection::vec(name, 1..4);
     let time = (-2_000_000_000_i64..9_000_000_000, 0..1_000_000_000_u32);
     let owner = (prop::sample::select(vec![0_u64, 7, 65_534, 4_000_000_000]), 0..5_000_000_u64);
-    (path, what, 0..0o10000_u32, owner, time, "[a-z]{0,9}", any::<bool>(), any::<usize>()).prop_map(
-        |(path, what, mode, owner, time, content, xattr, choice)| Random {
-            path,
-            what,
-            mode,
-            owner,
-            time,
-            content,
-            xattr,
-            choice,
+    let twin = prop::option::weighted(0.3, prop::sample::select(vec!["one", "two"]));
+    (path, what, 0..0o10000_u32, owner, time, "[a-z]{0,9}", any::<bool>(), twin, any::<usize>()).prop_map(
+        |(path, what, mode, owner, time, content, xattr, twin, choice)| match twin {
+            // Large enough to be shared, and the same in all layers of all images.
+            Some(word) => {
+                let (content, time) = (word.repeat(7_000), (1_600_000_000, 5));
+                Random { path, what, mode: 0o644, owner: (0, 7), time, content, xattr: false, choice }
+            }
+            None => Random { path, what, mode, owner, time, content, xattr, choice },
         },
     )
 }
