@@ -12,7 +12,9 @@ use tripod_cri_api::v1::{
     Capability, ContainerConfig, IdMapping, Int64Value, MountPropagation, NamespaceMode, PodSandboxConfig,
     StatusRequest, UserNamespace,
 };
-use tripod_tests::{Cri, Node, eventually, host_pod, image_spec, mount, pod, runtime, security_of, shell, tests};
+use tripod_tests::{
+    Cri, Node, eventually, host_pod, image_spec, mount, pod, runtime, security_of, shell, tests, unconfined,
+};
 
 tests![
     root_inside_is_nobody_outside,
@@ -196,7 +198,7 @@ async fn the_pod_owns_its_network_and_its_sysctls(node: &mut Node) {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
     let pod = cri.run_pod(&config).await.unwrap();
-    let mut admin = shell("main", SLEEP);
+    let mut admin = unconfined(shell("main", SLEEP));
     security_of(&mut admin).capabilities =
         Some(Capability { add_capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()], ..Default::default() });
     let id = cri.run(&pod, &config, &admin).await.unwrap();
