@@ -244,32 +244,6 @@ impl Shim {
         self.containers.values().any(awaits)
     }
 
-    /// When the next call is given up, or the next program looked for.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let deadline = |container: &Container| match &container.phase {
-            Phase::Making(making) if making.step == Step::Execute => making.awaited.as_ref().and_then(Awaited::due),
-            Phase::Making(making) if !making.timed_out => Some(making.deadline),
-            Phase::Running { .. } => container.awaited.as_ref().and_then(Awaited::due),
-            _ => None,
-        };
-        self.containers.values().filter_map(deadline).min()
-    }
-
-    /// Kills calls that take too long.
-    pub(crate) fn give_up_late(&mut self) {
-        let now = Instant::now();
-        for container in self.containers.values_mut() {
-            if let Phase::Making(making) = &mut container.phase
-                && !making.timed_out
-                && making.step != Step::Execute
-                && making.deadline <= now
-            {
-                making.timed_out = true;
-                making.kill();
-            }
-        }
-    }
-
     /// A call has ended.
     pub(crate) fn call_ended(&mut self, id: &str, code: i32) {
         let Some(container) = self.containers.get_mut(id) else { return };

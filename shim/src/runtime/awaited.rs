@@ -1,13 +1,20 @@
-//! Containers that a runtime has let go, until their programs are executed: the shim looks for that now and then, and keeps
-//! signals until it has seen it.
+//! What there is to wait for in a start by a runtime: calls, which have a limit, and containers that the runtime has let go,
+//! until their programs are executed. The shim looks for that now and then, and keeps signals until it has seen it.
 
 use std::time::Instant;
 
 use tripod_shim_protocol::Failure;
 use tripod_sys::signal;
 
-use super::program::{Awaited, Seen};
-use crate::{containers::Phase, runtime::Step, shim::Shim, tree::SIGKILL};
+use super::{
+    Step,
+    program::{Awaited, Seen},
+};
+use crate::{
+    containers::{Container, Phase},
+    shim::Shim,
+    tree::SIGKILL,
+};
 
 // === impl Shim ===
 
@@ -66,5 +73,31 @@ impl Shim {
             let _ = signal::send(&container.pidfd, number);
         }
         false
+    }
+
+    /// When the next call is given up, or the next program looked for.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let deadline = |container: &Container| match &container.phase {
+            Phase::Making(making) if making.step == Step::Execute => making.awaited.as_ref().and_then(Awaited::due),
+            Phase::Making(making) if !making.timed_out => Some(making.deadline),
+            Phase::Running { .. } => container.awaited.as_ref().and_then(Awaited::due),
+            _ => None,
+        };
+        self.containers.values().filter_map(deadline).min()
+    }
+
+    /// Kills calls that take too long.
+    pub(crate) fn give_up_late(&mut self) {
+        let now = Instant::now();
+        for container in self.containers.values_mut() {
+            if let Phase::Making(making) = &mut container.phase
+                && !making.timed_out
+                && making.step != Step::Execute
+                && making.deadline <= now
+            {
+                making.timed_out = true;
+                making.kill();
+            }
+        }
     }
 }
