@@ -27,7 +27,7 @@ use crate::{
     own::OwnImages,
     runtime::{Runtime, Sessions},
     socket::{Socket, SocketError},
-    telemetry::{CallMetrics, Calls, Exporter, Node, SessionCounts},
+    telemetry::{CallMetrics, Calls, Exporter, ImageFigures, Node, SessionCounts},
 };
 
 /// The longest message either way, as the kubelet has it.
@@ -152,6 +152,7 @@ async fn exporter(
     metrics.register(&mut registry);
     registry.register_collector(Box::new(Node::new(&parts.engine)));
     registry.register_collector(Box::new(SessionCounts::new(streaming)));
+    registry.register_collector(Box::new(ImageFigures::new(parts.images.service())));
     let bound = Exporter::bind(address, registry).await;
     let exporter = bound.map_err(|source| DaemonError::Metrics { address, source })?;
     tracing::info!(%address, "metrics are served");

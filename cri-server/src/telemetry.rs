@@ -2,6 +2,7 @@
 
 mod calls;
 mod exporter;
+mod images;
 mod node;
 mod sessions;
 
@@ -9,6 +10,7 @@ use std::io::IsTerminal as _;
 
 pub(crate) use calls::{CallMetrics, Calls};
 pub(crate) use exporter::Exporter;
+pub(crate) use images::ImageFigures;
 pub(crate) use node::Node;
 pub(crate) use sessions::SessionCounts;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};

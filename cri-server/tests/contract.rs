@@ -221,6 +221,9 @@ async fn figures_are_served_where_the_settings_say_so() {
         "tripod_cri_calls_total{call=\"Version\",code=\"Ok\"} 1",
         "tripod_pods{state=\"ready\"} 0",
         "tripod_containers{state=\"running\"} 0",
+        "tripod_image_pulls_running 0",
+        "tripod_image_layers_under_way{state=\"downloading\"} 0",
+        "tripod_image_store_bytes 0",
         "# EOF",
     ] {
         assert!(text.contains(line), "{line}: {text}");

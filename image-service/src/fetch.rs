@@ -16,6 +16,7 @@ use crate::{
     config::Limits,
     digest::Digest,
     error::unpack_kind,
+    figures::{Counters, add},
     flight::{Flights, Ticket},
     layers::{Layer, Staging},
     layout::Layout,
@@ -35,6 +36,7 @@ const PIECES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Fetcher {
     pub catalog: Arc<Catalog>,
+    pub counters: Arc<Counters>,
     pub layout: Layout,
     pub trash: Trash,
     /// Files that layers have in common.
@@ -65,6 +67,7 @@ impl Fetcher {
             meter.replace(index, Arc::clone(&own));
             if let Some(layer) = self.catalog.state().layers.get(diff_id) {
                 own.set(LayerState::Done);
+                add(&self.counters.layers_shared, 1);
                 return Ok(Arc::clone(layer));
             }
             let work = || {
@@ -75,7 +78,10 @@ impl Fetcher {
             let Ticket { outcome, watch, first } = self.flights.join(diff_id.clone(), Arc::clone(&own), work);
             meter.replace(index, watch);
             match outcome.await {
-                Ok(layer) => return Ok(layer),
+                Ok(layer) => {
+                    add(if first { &self.counters.layers_fetched } else { &self.counters.layers_shared }, 1);
+                    return Ok(layer);
+                }
                 // Another pull's credentials, or its lies about a blob, are no reason for this one to fail.
                 Err(_) if !first => {}
                 Err(error) => return Err(error),
@@ -121,7 +127,9 @@ impl Fetcher {
             let staging = blocking(move || Staging::new(&layout, &trash)).await?;
             let staging = staging.map_err(|error| Error::io("cannot make a staging folder for a layer", error))?;
             meter.set(LayerState::Downloading);
-            match self.transfer(session, blob, diff_id, meter, staging).await {
+            let transferred = self.transfer(session, blob, diff_id, meter, staging).await;
+            add(&self.counters.downloaded_bytes, meter.downloaded.load(Ordering::Relaxed));
+            match transferred {
                 Ok(done) => return Ok(done),
                 // A mirror that is corrupt is no reason to fail while there is another host that may have it right.
                 Err(Failure::Corrupt(error)) if session.distrust_senders(&blob.digest) => {

@@ -70,6 +70,13 @@ where
     }
 }
 
+impl<K, V, W: Clone> Flights<K, V, W> {
+    /// What all running work is watched by.
+    pub(crate) fn running(&self) -> Vec<W> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(|(_, watch)| watch.clone()).collect()
+    }
+}
+
 struct Landing<K: Hash + Eq, V, W> {
     flights: Arc<Flights<K, V, W>>,
     key: K,

@@ -15,6 +15,7 @@ use crate::{
     check, content,
     digest::Digest,
     fetch::blocking,
+    figures::add,
     progress::LayerMeter,
     service::{Inner, background},
 };
@@ -34,9 +35,12 @@ pub(crate) async fn sweep(inner: &Arc<Inner>) {
         }
         let needed = state.needed();
         let unneeded: Vec<Digest> = state.layers.keys().filter(|layer| !needed.contains(*layer)).cloned().collect();
-        for layer in &unneeded {
-            state.layers.remove(layer);
-        }
+        let removed = unneeded.iter().filter_map(|layer| state.layers.remove(layer));
+        let bytes = removed.map(|layer| layer.unpacked.disk_bytes).sum();
+        let counters = &inner.fetcher.counters;
+        add(&counters.collections, 1);
+        add(&counters.collected_layers, unneeded.len() as u64);
+        add(&counters.collected_bytes, bytes);
         unneeded
     };
     for layer in unneeded {

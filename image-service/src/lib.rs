@@ -16,6 +16,7 @@ mod digest;
 mod disk;
 mod error;
 mod fetch;
+mod figures;
 mod flight;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -53,6 +54,7 @@ pub use config::{Config, Limits, Ranges, Timeouts, Verifiers};
 pub use copy::Copy;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use disk::{Amount, DiskUsage, ImageUsage};
+pub use figures::{BOUNDS, Durations, Figures, PULLED};
 pub use image::{Image, ImageUser};
 pub use load::LoadRequest;
 pub use overlay::Overlay;

@@ -70,7 +70,7 @@ impl LayerMeter {
         self.state.store(number, Ordering::Relaxed);
     }
 
-    fn snapshot(&self) -> LayerProgress {
+    pub(crate) fn snapshot(&self) -> LayerProgress {
         let downloaded = self.downloaded.load(Ordering::Relaxed);
         let state = match self.state.load(Ordering::Relaxed) {
             0 => LayerState::Waiting,

@@ -1,6 +1,10 @@
 //! Pulling an image: manifest, configuration, layers, and one durable commit.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{TryStreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
@@ -60,7 +64,9 @@ pub(crate) async fn pull(inner: &Arc<Inner>, request: PullRequest) -> Result<Arc
         let inner = Arc::clone(inner);
         move || async move {
             let named = reference.to_string();
+            let begin = Instant::now();
             let result = run(&inner, &reference, auth.as_ref(), &meter).await;
+            inner.fetcher.counters.pulled(result.as_ref().err(), begin.elapsed());
             if let Err(error) = &result {
                 if error.kind() == Kind::ResourceExhausted {
                     inner.fetcher.catalog.state().kept.clear();

@@ -165,6 +165,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
     let fetcher = Fetcher {
         objects: Arc::new(objects),
         catalog,
+        counters: Arc::default(),
         layout,
         trash,
         limits: config.limits,

@@ -120,8 +120,15 @@ async fn a_download_that_never_gets_on_is_given_up() {
     .await;
     let begin = Instant::now();
     let root = Root::with(|config| config.timeouts.stall_seconds = 1).await;
-    fails(&root, &fake, Kind::Unavailable, &["RegistryUnavailable", "no progress"]).await;
+    let (layer, registry) = (image.layers[0].digest.to_string(), fake.name());
+    let registry = registry.split('/').next().unwrap();
+    let words = ["RegistryUnavailable", "no progress: less than 100 bytes a second for 1 seconds", &layer, registry];
+    fails(&root, &fake, Kind::Unavailable, &words).await;
     assert!(begin.elapsed() < Duration::from_secs(60));
+    let figures = root.images.figures();
+    assert_eq!(figures.pulls, [("no_progress", 1)].into());
+    assert_eq!((figures.pulls_running, figures.layers_under_way["downloading"]), (0, 0));
+    assert!(figures.downloaded_bytes > 0 && figures.durations.sum == 0.0, "{figures:?}");
     let copy = image.clone();
     let fake = Fake::with(&image, move |seen| {
         is_layer(&copy, seen, 0).then(|| Reply::Break(200, Vec::new(), copy.layers[0].blob.len(), Vec::new()))
