@@ -15,6 +15,7 @@ use tripod_cri_server::{
 const NOT_THE_COMMANDS: u8 = 125;
 
 fn main() -> ExitCode {
+    tripod_sys::memory::keep_little();
     let command = Arguments::parse().command;
     let failed = match command {
         Command::Operator(

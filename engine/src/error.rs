@@ -56,9 +56,12 @@ impl Error {
         Self { kind, message: message.into(), source: Some(source.into().into()) }
     }
 
-    /// An input/output error on an object; a full disk becomes [`Kind::ResourceExhausted`].
+    /// An input/output error on an object; a full disk becomes [`Kind::ResourceExhausted`], and a broken one is named.
     pub fn io(step: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        let source = source.into();
+        let (mut step, source) = (step.into(), source.into());
+        if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+            step.push_str(" (the disk fails: the kernel's log says why)");
+        }
         let kind = match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
             _ => Kind::Internal,

@@ -73,7 +73,7 @@ impl Records {
         let (jobs, queue) = mpsc::channel();
         std::thread::Builder::new()
             .name("tripod-records".into())
-            .spawn(move || write_all(&database, &queue))
+            .spawn(move || write_all(database, &path, &queue))
             .map_err(|error| Error::io("start the thread that writes records", error))?;
         Ok((Self { jobs }, loaded))
     }
@@ -187,15 +187,39 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// The writer's loop: one commit for all that wait.
-fn write_all(database: &Database, queue: &mpsc::Receiver<Job>) {
+/// The writer's loop: one commit for all that wait. Once the disk has failed, redb refuses everything until its file is
+/// opened anew, which is done here, at once or for the next that comes: there may be room again by then.
+fn write_all(database: Database, path: &Path, queue: &mpsc::Receiver<Job>) {
+    let mut database = Some(database);
     while let Ok(first) = queue.recv() {
         let jobs: Vec<Job> = std::iter::once(first).chain(queue.try_iter()).collect();
-        let result = commit(database, &jobs).map_err(|error| Error::with(Kind::Internal, "write a record", error));
+        let opened = match database.take() {
+            Some(database) => Ok(database),
+            None => open(path),
+        };
+        let result = opened.and_then(|opened| match commit(&opened, &jobs) {
+            Ok(()) => {
+                database = Some(opened);
+                Ok(())
+            }
+            Err(error) => {
+                drop(opened);
+                database = open(path).ok();
+                Err(write_error(path, error))
+            }
+        });
         for job in jobs {
             // Whoever asked may have gone; the record is written all the same.
             let _ = job.done.send(result.clone());
         }
+    }
+}
+
+fn write_error(path: &Path, error: redb::Error) -> Error {
+    let step = format!("write a record to {}", path.display());
+    match error {
+        redb::Error::Io(error) => Error::io(step, error),
+        error => Error::with(Kind::Internal, step, error),
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -29,7 +29,7 @@ const CACHE: usize = 1 << 20;
 /// Why the database cannot be used.
 #[derive(Debug, Error)]
 pub enum CatalogError {
-    /// Another daemon has it, or it is damaged.
+    /// Another daemon has it.
     #[error("cannot open the image database {path}: is another tripod running with the same root folder?")]
     Open {
         /// The file.
@@ -45,8 +45,8 @@ pub enum CatalogError {
         /// Format in the file.
         found: String,
     },
-    /// An operation failed.
-    #[error("the image database failed to {step}")]
+    /// An operation failed: the disk is full or broken, or the file is damaged.
+    #[error("the image database (images.redb) failed to {step}")]
     Database {
         /// What was tried.
         step: &'static str,
@@ -60,6 +60,15 @@ pub enum CatalogError {
 
 fn failed<E: Into<redb::Error>>(step: &'static str) -> impl Fn(E) -> CatalogError {
     move |error| CatalogError::Database { step, source: Box::new(error.into()) }
+}
+
+fn open(path: &Path) -> Result<Database, CatalogError> {
+    Database::builder().set_cache_size(CACHE).create(path).map_err(|source| match source {
+        redb::DatabaseError::DatabaseAlreadyOpen => {
+            CatalogError::Open { path: path.display().to_string(), source: Box::new(source) }
+        }
+        source => failed("open")(source),
+    })
 }
 
 /// An image.
@@ -102,7 +111,9 @@ pub(crate) struct State {
 
 /// The store's table of contents.
 pub(crate) struct Catalog {
-    database: Database,
+    path: PathBuf,
+    /// None after a failure that did not let it be opened again.
+    database: Mutex<Option<Database>>,
     state: Mutex<State>,
     /// One change at a time, from reading what is to be changed to its commit.
     change: tokio::sync::Mutex<()>,
@@ -126,10 +137,7 @@ pub(crate) struct Change {
 impl Catalog {
     /// Opens the database, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self, CatalogError> {
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .create(path)
-            .map_err(|source| CatalogError::Open { path: path.display().to_string(), source: Box::new(source) })?;
+        let database = open(path)?;
         let mut state = State::default();
         let write = database.begin_write().map_err(failed("begin"))?;
         {
@@ -159,7 +167,12 @@ impl Catalog {
             }
         }
         write.commit().map_err(failed("commit"))?;
-        Ok(Self { database, state: Mutex::new(state), change: tokio::sync::Mutex::new(()) })
+        Ok(Self {
+            path: path.to_owned(),
+            database: Mutex::new(Some(database)),
+            state: Mutex::new(state),
+            change: tokio::sync::Mutex::new(()),
+        })
     }
 
     /// The state. Never hold it across anything that waits.
@@ -167,17 +180,40 @@ impl Catalog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Works on the database. Once the disk has failed, redb refuses everything until its file is opened anew, which is
+    /// done here, at once or by the next that comes: there may be room again by then.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, CatalogError>) -> Result<T, CatalogError> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match slot.take() {
+            Some(database) => database,
+            None => open(&self.path)?,
+        };
+        let outcome = work(&database);
+        *slot = match &outcome {
+            Err(CatalogError::Database { .. }) => {
+                drop(database);
+                open(&self.path).ok()
+            }
+            _ => Some(database),
+        };
+        outcome
+    }
+
     /// The boot under which blobs were last checked.
     pub(crate) fn checked_boot(&self) -> Result<Option<String>, CatalogError> {
-        let read = self.database.begin_read().map_err(failed("begin"))?;
-        let meta = read.open_table(META).map_err(failed("open a table"))?;
-        Ok(meta.get("boot").map_err(failed("read"))?.map(|boot| boot.value().to_owned()))
+        self.with(|database| {
+            let read = database.begin_read().map_err(failed("begin"))?;
+            let meta = read.open_table(META).map_err(failed("open a table"))?;
+            Ok(meta.get("boot").map_err(failed("read"))?.map(|boot| boot.value().to_owned()))
+        })
     }
 
     pub(crate) fn record_checked_boot(&self, boot: &str) -> Result<(), CatalogError> {
-        let write = self.database.begin_write().map_err(failed("begin"))?;
-        write.open_table(META).map_err(failed("open a table"))?.insert("boot", boot).map_err(failed("write"))?;
-        write.commit().map_err(failed("commit"))
+        self.with(|database| {
+            let write = database.begin_write().map_err(failed("begin"))?;
+            write.open_table(META).map_err(failed("open a table"))?.insert("boot", boot).map_err(failed("write"))?;
+            write.commit().map_err(failed("commit"))
+        })
     }
 
     /// Decides on a change from the state as it is, commits it and then shows it. The change is made even if the
@@ -216,29 +252,33 @@ impl Catalog {
         if change.is_empty() {
             return Ok(());
         }
-        let write = self.database.begin_write().map_err(failed("begin"))?;
+        self.with(|database| change.write(database))
+    }
+}
+
+impl Change {
+    fn write(&self, database: &Database) -> Result<(), CatalogError> {
+        let write = database.begin_write().map_err(failed("begin"))?;
         {
             let mut images = write.open_table(IMAGES).map_err(failed("open a table"))?;
-            for record in &change.put {
+            for record in &self.put {
                 let bytes = serde_json::to_vec(record)?;
                 images.insert(record.id.to_string().as_str(), bytes.as_slice()).map_err(failed("write"))?;
             }
-            for id in &change.drop {
+            for id in &self.drop {
                 images.remove(id.to_string().as_str()).map_err(failed("write"))?;
             }
             let mut names = write.open_table(NAMES).map_err(failed("open a table"))?;
-            for name in &change.unname {
+            for name in &self.unname {
                 names.remove(name.as_str()).map_err(failed("write"))?;
             }
-            for (name, id) in &change.name {
+            for (name, id) in &self.name {
                 names.insert(name.as_str(), id.to_string().as_str()).map_err(failed("write"))?;
             }
         }
         write.commit().map_err(failed("commit"))
     }
-}
 
-impl Change {
     fn is_empty(&self) -> bool {
         self.put.is_empty() && self.drop.is_empty() && self.name.is_empty() && self.unname.is_empty()
     }

@@ -7,7 +7,7 @@
 mod compare;
 mod repair;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 pub(crate) use repair::clear_retired;
 use serde::Serialize;
@@ -236,28 +236,7 @@ async fn layer(inner: &Inner, digest: &Digest, images: &[String]) -> Result<(Vec
         return Ok((vec![problem(None, "is missing".into())], 0));
     }
     let (folder, diff_id) = (inner.fetcher.layout.layer(digest), digest.clone());
-    let compared = blocking(move || {
-        let (fs, files) = (folder.join("fs"), folder.join(FILES));
-        if !fs.is_dir() {
-            return Err("its files are missing".to_owned());
-        }
-        if !files.exists() {
-            return Err("it has no record of its files".to_owned());
-        }
-        let differences =
-            compare::compare(&fs, &files).map_err(|error| format!("cannot be compared with its record: {error}"))?;
-        // The record says which file, the archive put together again says that there is nothing else.
-        if differences.count == 0 {
-            let archive = skeleton::Archive::open(&folder);
-            let restored = archive.and_then(|archive| archive.write(&diff_id, &mut std::io::sink()));
-            match restored {
-                // Content that a later entry of the same archive replaced is nowhere any more.
-                Err(SkeletonError::Absent | SkeletonError::Changed { .. }) => {}
-                restored => restored.map_err(|error| format!("does not give its archive back: {error}"))?,
-            }
-        }
-        Ok(differences)
-    });
+    let compared = blocking(move || differences(&folder, &diff_id));
     match compared.await? {
         Err(what) => Ok((vec![problem(None, what)], 0)),
         Ok(differences) => {
@@ -270,4 +249,33 @@ async fn layer(inner: &Inner, digest: &Digest, images: &[String]) -> Result<(Vec
             Ok((problems, differences.bytes))
         }
     }
+}
+
+/// Whether a layer is as its record and its digest say.
+pub(crate) fn is_whole(folder: &Path, diff_id: &Digest) -> bool {
+    differences(folder, diff_id).is_ok_and(|differences| differences.count == 0)
+}
+
+/// How a layer's files differ from their record, or what keeps them from being compared.
+fn differences(folder: &Path, diff_id: &Digest) -> std::result::Result<compare::Differences, String> {
+    let (fs, files) = (folder.join("fs"), folder.join(FILES));
+    if !fs.is_dir() {
+        return Err("its files are missing".to_owned());
+    }
+    if !files.exists() {
+        return Err("it has no record of its files".to_owned());
+    }
+    let differences =
+        compare::compare(&fs, &files).map_err(|error| format!("cannot be compared with its record: {error}"))?;
+    // The record says which file, the archive put together again says that there is nothing else.
+    if differences.count == 0 {
+        let archive = skeleton::Archive::open(folder);
+        let restored = archive.and_then(|archive| archive.write(diff_id, &mut std::io::sink()));
+        match restored {
+            // Content that a later entry of the same archive replaced is nowhere any more.
+            Err(SkeletonError::Absent | SkeletonError::Changed { .. }) => {}
+            restored => restored.map_err(|error| format!("does not give its archive back: {error}"))?,
+        }
+    }
+    Ok(differences)
 }

@@ -1,9 +1,10 @@
 //! Unpacked layers on disk: `layers/HEX/fs`, what is known of it in `layers/HEX/layer.json`, what is left of its archive
 //! in `layers/HEX/skeleton.zst`, and the record of its files in `layers/HEX/files`.
 //!
-//! A layer is moved into place when it is complete, but not synced. Its record carries the boot under which it was
-//! unpacked until a sync is recorded: the same boot trusts it, a later one only without that mark, because after a
-//! power failure files may be empty that were written.
+//! A layer is moved into place when it is complete, but not synced. Its record carries the boot and the mount under which
+//! it was unpacked until a sync is recorded: the same boot trusts it, a later one only without that mark, because after a
+//! power failure files may be empty that were written. In the same boot, but under another mount, a layer is read and
+//! held against its record first: a disk that failed and came back has lost what was not synced, too.
 
 use std::{
     collections::BTreeSet,
@@ -11,11 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, RenameFlags, StatxFlags, renameat_with, statx};
 use serde::{Deserialize, Serialize};
 use tripod_engine::ContainerId;
 
 use crate::{
+    check,
     digest::Digest,
     layout::{Layout, write_whole},
     objects::Objects,
@@ -36,7 +38,7 @@ pub(crate) struct Layer {
     pub diff_id: Digest,
     #[serde(flatten)]
     pub unpacked: Unpacked,
-    /// The boot under which it was unpacked; absent once it is known to be on disk.
+    /// The [`life`] of the files that it was unpacked to; absent once it is known to be on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsynced_since_boot: Option<String>,
 }
@@ -51,9 +53,38 @@ impl Layer {
     }
 }
 
-/// The running kernel's boot ID.
-pub(crate) fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+/// Between boot and mount in a [`life`].
+const MOUNT: &str = " mount ";
+
+/// How long files live that are not synced: the running kernel's boot ID, and the number of the folder's mount, where the
+/// kernel (Linux 6.8) has one that it never gives again.
+pub(crate) fn life(folder: &Path) -> io::Result<String> {
+    // STATX_MNT_ID_UNIQUE, which rustix does not know.
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let found = statx(CWD, folder, AtFlags::empty(), UNIQUE)?;
+    let mount = (found.stx_mask & UNIQUE.bits() != 0).then(|| format!("{MOUNT}{}", found.stx_mnt_id));
+    Ok(boot.trim().to_owned() + &mount.unwrap_or_default())
+}
+
+/// Whether files are as they were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Whole,
+    /// Only if they turn out to be.
+    Doubtful,
+    Lost,
+}
+
+/// What may be thought of files that were written in one [`life`], in another.
+fn trust(written: Option<&str>, now: &str) -> Trust {
+    let boot = |life: &str| life.split(MOUNT).next().map(str::to_owned);
+    match written {
+        None => Trust::Whole,
+        Some(written) if written == now && now.contains(MOUNT) => Trust::Whole,
+        Some(written) if boot(written) == boot(now) => Trust::Doubtful,
+        Some(_) => Trust::Lost,
+    }
 }
 
 /// A layer that is being unpacked. What is left of it goes to the trash.
@@ -134,16 +165,21 @@ pub(crate) fn record_sync(layout: &Layout, layer: &Layer) -> io::Result<Layer> {
     Ok(synced)
 }
 
-/// All layers that can be trusted under this boot. The others go to the trash.
-pub(crate) fn load(layout: &Layout, trash: &Trash, boot: &str) -> io::Result<Vec<Layer>> {
+/// All layers that can be trusted in this [`life`]. The others go to the trash.
+pub(crate) fn load(layout: &Layout, trash: &Trash, life: &str) -> io::Result<Vec<Layer>> {
     let mut layers = Vec::new();
     for entry in std::fs::read_dir(layout.layers())? {
         let path = entry?.path();
         let record = std::fs::read(path.join(RECORD)).ok();
         let layer: Option<Layer> = record.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let trusted = layer.filter(|layer| {
-            let synced = layer.unsynced_since_boot.as_deref().is_none_or(|since| since == boot);
-            synced && layer.version == VERSION && layout.layer(&layer.diff_id) == path && path.join("fs").is_dir()
+            let there = layer.version == VERSION && layout.layer(&layer.diff_id) == path && path.join("fs").is_dir();
+            there
+                && match trust(layer.unsynced_since_boot.as_deref(), life) {
+                    Trust::Whole => true,
+                    Trust::Doubtful => check::is_whole(&path, &layer.diff_id),
+                    Trust::Lost => false,
+                }
         });
         match trusted {
             Some(layer) => layers.push(layer),

@@ -133,7 +133,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         move |error| Error::io(step, error)
     };
     layout.create().map_err(io("cannot make folders"))?;
-    let boot = layers::boot_id().map_err(io("cannot read the boot ID"))?;
+    let boot = layers::life(&layout.layers()).map_err(io("cannot read the boot ID"))?;
     let catalog = Arc::new(Catalog::open(&layout.database())?);
     let trash = Trash::new(layout.trash());
     // The database's lock is ours from here on, so nobody else is staging anything.

@@ -4,12 +4,13 @@
 //! [`seccomp`], [`exec`], [`spawn`], [`userns`]). Composites put system calls together into things that both the daemon and the shim need and that are
 //! easy to get wrong: paths that must not leave a root ([`inroot`]), mounts that are built before anybody sees them
 //! ([`mount`]), root directories ([`root`]), messages with file descriptors ([`scm`]), sealed memory files ([`memfd`]) and programs that are waited for
-//! ([`attend`]).
+//! ([`attend`]). What only tests need is in [`filesystem`].
 
 pub mod attend;
 pub mod bpf;
 pub mod caps;
 pub mod exec;
+pub mod filesystem;
 pub mod fork;
 pub mod inroot;
 pub mod memfd;

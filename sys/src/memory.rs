@@ -10,6 +10,18 @@ pub fn be_frugal() {
     }
 }
 
+/// Makes large blocks come from the kernel and go back to it at once, and the ends of all heaps too, for a process that
+/// uses much at times and little in between. glibc does so by itself until the first large block is freed; from then on
+/// it keeps up to 64 MiB for each of its heaps, of which there is one for each busy thread.
+pub fn keep_little() {
+    const KEPT: libc::c_int = 128 << 10;
+    // SAFETY: these only set thresholds of glibc's allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+    }
+}
+
 /// Gives unused heap pages back to the kernel. Takes some microseconds; for idle moments.
 pub fn trim() {
     // SAFETY: has no effect on live allocations.

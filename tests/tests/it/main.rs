@@ -8,6 +8,7 @@ mod attach;
 mod bad_input;
 mod cli_streams;
 mod containers;
+mod disk_faults;
 mod escapes;
 mod events;
 mod exec;
@@ -21,6 +22,7 @@ mod images;
 mod into_userns;
 mod isolation;
 mod joins;
+mod kill_steps;
 mod kubelet_path;
 mod limits;
 mod logs;
@@ -82,6 +84,8 @@ fn main() -> ExitCode {
         images::TESTS,
         image_archives::TESTS,
         image_commands::TESTS,
+        disk_faults::TESTS,
+        kill_steps::TESTS,
         events::TESTS,
         joins::TESTS,
         bad_input::TESTS,

@@ -1,0 +1,145 @@
+//! A disk of a test's own, which can lose its power, fail, and be full.
+
+use std::{
+    fs::{self, File},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate, statvfs, syncfs},
+    io::Errno,
+    mount::{UnmountFlags, mount_bind, unmount},
+};
+use tripod_sys::filesystem;
+
+use crate::eventually;
+
+pub use tripod_sys::filesystem::Journal;
+
+/// File on the disk that takes its room.
+const FILLER: &str = "filler";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// An ext4 in a file. It is mounted only on the test's node.
+#[derive(Debug)]
+pub struct Disk {
+    image: PathBuf,
+    point: PathBuf,
+    mounted: bool,
+}
+
+impl Disk {
+    /// Makes a disk of this many bytes in the file `image` and mounts it on the folder `point`. `options` are mkfs.ext4's.
+    pub fn new(image: &Path, point: &Path, bytes: u64, options: &[&str]) -> Self {
+        File::create_new(image).expect("a disk's file").set_len(bytes).expect("a sparse file");
+        fs::create_dir_all(point).expect("a place for the disk");
+        // Nothing is left to a thread of the kernel that would write while the test looks.
+        let made = Command::new("mkfs.ext4")
+            .args(["-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
+            .args(options)
+            .arg(image)
+            .status();
+        assert!(made.expect("mkfs.ext4 (Debian: e2fsprogs)").success(), "mkfs.ext4 fails");
+        let mut disk = Self { image: image.to_owned(), point: point.to_owned(), mounted: false };
+        disk.mount();
+        disk
+    }
+
+    fn mount(&mut self) {
+        // A free loop device, which goes with the mount.
+        let done = Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.point).status();
+        assert!(done.expect("mount (Debian: mount)").success(), "the disk cannot be mounted");
+        self.mounted = true;
+    }
+
+    /// Unmounts it. Who has just ended may still be letting go of it.
+    pub async fn unmount(&mut self) {
+        eventually("the end of all use of the disk", Duration::from_secs(60), async || {
+            match unmount(&self.point, UnmountFlags::empty()) {
+                Err(Errno::BUSY) => None,
+                done => Some(done.expect("unmount the disk")),
+            }
+        })
+        .await;
+        self.mounted = false;
+    }
+
+    /// Ends the filesystem in the midst of its work.
+    pub fn cut(&self, journal: Journal) {
+        let root = File::open(&self.point).expect("open the disk");
+        filesystem::shut_down(root.as_fd(), journal).expect("shut the filesystem down");
+    }
+
+    /// Mounts it again, which replays its journal.
+    pub async fn again(&mut self) {
+        self.unmount().await;
+        self.mount();
+    }
+
+    /// Writes all that waits.
+    pub fn sync(&self) {
+        syncfs(File::open(&self.point).expect("open the disk")).expect("sync the disk");
+    }
+
+    /// Leaves room for this many bytes.
+    pub fn leave(&self, bytes: u64) {
+        let filler = self.point.join(FILLER);
+        let _ = fs::remove_file(&filler);
+        // What was deleted is free when its transaction is committed.
+        self.sync();
+        let stat = statvfs(&self.point).expect("look at the disk");
+        let taken = (stat.f_bavail * stat.f_frsize).checked_sub(bytes).expect("so much room was never there");
+        let filler = File::create(filler).expect("the filler");
+        fallocate(&filler, FallocateFlags::empty(), 0, taken).expect("take the room of the disk");
+    }
+
+    /// Gives all room back.
+    pub fn free(&self) {
+        fs::remove_file(self.point.join(FILLER)).expect("remove the filler");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = unmount(&self.point, UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// The boot ID that programs on this node see, until it is dropped.
+#[derive(Debug)]
+pub struct Boot {
+    file: PathBuf,
+    number: u32,
+}
+
+impl Boot {
+    /// A boot that is not the machine's, told by a file in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        let file = folder.join("boot-id");
+        let boot = Self { file, number: 0 };
+        boot.write();
+        mount_bind(&boot.file, BOOT_ID).expect("hide the boot ID");
+        boot
+    }
+
+    /// From now on it is another one.
+    pub fn next(&mut self) {
+        self.number += 1;
+        self.write();
+    }
+
+    fn write(&self) {
+        fs::write(&self.file, format!("00000000-0000-4000-8000-{:012}\n", self.number)).expect("a boot ID");
+    }
+}
+
+impl Drop for Boot {
+    fn drop(&mut self) {
+        let _ = unmount(BOOT_ID, UnmountFlags::DETACH);
+    }
+}
