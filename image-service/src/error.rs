@@ -22,14 +22,12 @@ impl From<RegistryError> for Error {
 
 impl From<CatalogError> for Error {
     fn from(error: CatalogError) -> Self {
-        let full = match &error {
-            CatalogError::Database { source, .. } => {
-                matches!(&**source, redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull)
-            }
-            _ => false,
-        };
+        if let CatalogError::Database { source, .. } = &error
+            && let redb::Error::Io(cause) = &**source
+        {
+            return Self::io(error.to_string(), io_copy(cause));
+        }
         let kind = match &error {
-            _ if full => Kind::ResourceExhausted,
             CatalogError::Open { .. } | CatalogError::Newer { .. } => Kind::FailedPrecondition,
             _ => Kind::Internal,
         };
@@ -57,7 +55,17 @@ pub(crate) fn unpack_kind(error: &UnpackError) -> Kind {
     }
 }
 
-/// Only the kind of an error matters here, and an error of the system cannot be cloned.
+/// A layer that cannot be unpacked; what the disk refuses is told as the disk's.
+pub(crate) fn unpack_error(step: String, error: UnpackError) -> Error {
+    match error {
+        UnpackError::Write { step: inner, path, source } => {
+            Error::io(format!("{step}: cannot {inner} {}", path.display()), source)
+        }
+        error => Error::with(unpack_kind(&error), step, error),
+    }
+}
+
+/// An error of the system cannot be cloned, but made again.
 fn io_copy(error: &std::io::Error) -> std::io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error)
 }

@@ -15,7 +15,7 @@ use crate::{
     catalog::Catalog,
     config::Limits,
     digest::Digest,
-    error::unpack_kind,
+    error::unpack_error,
     figures::{Counters, add},
     flight::{Flights, Ticket},
     layers::{Layer, Staging},
@@ -189,9 +189,10 @@ impl Fetcher {
             return Err(Failure::Corrupt(error.into()));
         }
         let (unpacked, tar_digest) = unpacked.map_err(|error| {
-            let error = Error::with(unpack_kind(&error), format!("cannot unpack the layer {}", blob.digest), error);
+            let ours = matches!(error, UnpackError::Write { .. });
+            let error = unpack_error(format!("cannot unpack the layer {}", blob.digest), error);
             // Whether it is the image that is broken or what was sent is open where not all of it was read.
-            if good || error.kind() != Kind::Internal { Failure::Other(error) } else { Failure::Corrupt(error) }
+            if good || ours || error.kind() != Kind::Internal { Failure::Other(error) } else { Failure::Corrupt(error) }
         })?;
         if tar_digest != *diff_id {
             let message = format!(

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{TryStreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
 use tripod_engine::{Error, ImageConfig, Kind, Result};
 
@@ -17,6 +17,7 @@ use crate::{
     error::manifest_kind,
     fetch::blocking,
     flight::Ticket,
+    layers::Layer,
     manifest::{ConfigFile, Descriptor, Document, Manifest, media_type},
     platform::{Platform, choose},
     policy,
@@ -131,13 +132,7 @@ async fn run(
     if absent > 0 {
         room::make(inner, absent).await?;
     }
-    let fetches: FuturesUnordered<_> = blobs
-        .iter()
-        .zip(&diff_ids)
-        .enumerate()
-        .map(|(index, (blob, diff_id))| inner.fetcher.ensure(&session, blob, diff_id, (meter, index)))
-        .collect();
-    let layers: Vec<_> = fetches.try_collect().await?;
+    let layers = all(inner, &session, blobs, &diff_ids, meter).await?;
     let size = layers.iter().map(|layer| layer.unpacked.bytes).sum();
     let record = record(&documents, diff_ids, size);
     let (answer, reference, top) = (Arc::new(record.clone()), reference.clone(), documents.top);
@@ -147,6 +142,29 @@ async fn run(
         inner.sync.notify_one();
     }
     Ok(answer)
+}
+
+/// Sees to it that all layers of an image are in the store, side by side.
+async fn all(
+    inner: &Inner,
+    session: &Arc<Session>,
+    blobs: &[Descriptor],
+    diff_ids: &[Digest],
+    meter: &PullMeter,
+) -> Result<Vec<Arc<Layer>>> {
+    let fetches = blobs.iter().zip(diff_ids).enumerate();
+    let mut fetches: FuturesUnordered<_> =
+        fetches.map(|(index, (blob, diff_id))| inner.fetcher.ensure(session, blob, diff_id, (meter, index))).collect();
+    let (mut layers, mut full) = (Vec::new(), None);
+    while let Some(fetched) = fetches.next().await {
+        match fetched {
+            Ok(layer) => layers.push(layer),
+            // The others come to an end first: what they bring would stay where there is no room.
+            Err(error) if error.kind() == Kind::ResourceExhausted => full = Some(error),
+            Err(error) => return Err(full.unwrap_or(error)),
+        }
+    }
+    full.map_or(Ok(layers), Err)
 }
 
 /// Gets what describes the image, from the store where it has it.

@@ -21,6 +21,8 @@ pub use tripod_sys::filesystem::Journal;
 
 /// File on the disk that takes its room.
 const FILLER: &str = "filler";
+const BLOCK: u64 = 4096;
+const LIMIT: Duration = Duration::from_secs(60);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// An ext4 in a file. It is mounted only on the test's node.
@@ -57,7 +59,7 @@ impl Disk {
 
     /// Unmounts it. Who has just ended may still be letting go of it.
     pub async fn unmount(&mut self) {
-        eventually("the end of all use of the disk", Duration::from_secs(60), async || {
+        eventually("the end of all use of the disk", LIMIT, async || {
             match unmount(&self.point, UnmountFlags::empty()) {
                 Err(Errno::BUSY) => None,
                 done => Some(done.expect("unmount the disk")),
@@ -65,6 +67,14 @@ impl Disk {
         })
         .await;
         self.mounted = false;
+        // A container's mount may have kept the filesystem a little longer.
+        eventually("the end of the disk's loop device", LIMIT, async || (!self.is_attached()).then_some(())).await;
+    }
+
+    fn is_attached(&self) -> bool {
+        let devices = fs::read_dir("/sys/block").expect("sysfs").flatten();
+        let mut files = devices.filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok());
+        files.any(|file| Path::new(file.trim_end()) == self.image)
     }
 
     /// Ends the filesystem in the midst of its work.
@@ -84,16 +94,26 @@ impl Disk {
         syncfs(File::open(&self.point).expect("open the disk")).expect("sync the disk");
     }
 
-    /// Leaves room for this many bytes.
+    /// Leaves room for about this many bytes, or for fewer.
     pub fn leave(&self, bytes: u64) {
-        let filler = self.point.join(FILLER);
-        let _ = fs::remove_file(&filler);
+        let path = self.point.join(FILLER);
+        let _ = fs::remove_file(&path);
         // What was deleted is free when its transaction is committed.
         self.sync();
-        let stat = statvfs(&self.point).expect("look at the disk");
-        let taken = (stat.f_bavail * stat.f_frsize).checked_sub(bytes).expect("so much room was never there");
-        let filler = File::create(filler).expect("the filler");
-        fallocate(&filler, FallocateFlags::empty(), 0, taken).expect("take the room of the disk");
+        let filler = File::create(&path).expect("the filler");
+        let mut taken = 0;
+        // The filesystem needs some of the room for itself, so the last of it goes in ever smaller pieces.
+        let mut piece = 4 << 20;
+        while piece >= BLOCK {
+            let stat = statvfs(&self.point).expect("look at the disk");
+            let free = stat.f_bavail * stat.f_frsize;
+            if free < bytes + piece || fallocate(&filler, FallocateFlags::empty(), taken, piece).is_err() {
+                piece /= 2;
+                continue;
+            }
+            taken += piece;
+        }
+        self.sync();
     }
 
     /// Gives all room back.

@@ -53,7 +53,7 @@ pub use registry::{Fault, Registry};
 pub use requests::{BUSYBOX, container, host_pod, image_spec, mount, pod, security_of, shell, unconfined};
 pub use runner::{Test, run};
 pub use server::Server;
-pub use steps::{Steps, run_until};
+pub use steps::{Stepper, Steps};
 pub use streams::Wanted;
 pub use tree::{Tree, busybox};
 pub use wait::{eventually, patient, within};

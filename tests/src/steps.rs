@@ -3,10 +3,10 @@
 
 use std::{
     fs,
-    process::{Child, Command, ExitStatus},
+    process::{Command, ExitStatus},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread,
@@ -40,56 +40,85 @@ const NOWHERE: &str = "/tripod-tests-no-such-folder";
 /// Failures to hear of a step before the test is given up.
 const MANY: u32 = 1000;
 
-/// What came of it.
+/// How a program ended, and how many steps it began.
 #[derive(Debug)]
 pub struct Steps {
-    /// How the program ended.
+    /// How it ended.
     pub status: ExitStatus,
-    /// How many steps it began.
+    /// Steps that it began.
     pub taken: usize,
 }
 
-/// Runs a program to its end, or kills it with SIGKILL right before its step number `last` (the first is 0).
-pub fn run_until(mut command: Command, last: usize) -> Steps {
-    let (listener, listening) = mpsc::channel();
-    let ended = Arc::new(AtomicBool::new(false));
-    let taken = Arc::new(AtomicUsize::new(0));
-    let over = Arc::clone(&ended);
-    // The filter is for this thread and what it starts.
-    let runner = thread::spawn(move || {
-        let filter = filter().expect("a seccomp filter");
-        listener.send(filter.get_notify_fd().expect("a listener")).expect("somebody who listens");
-        let mut child: Child = command.spawn().expect("start the program");
-        let status = child.wait().expect("wait for the program");
-        over.store(true, Ordering::SeqCst);
-        let _ = fs::remove_dir(NOWHERE);
-        status
-    });
-    let descriptor = listening.recv().expect("a listener");
-    let mut failures = 0;
-    loop {
-        let Ok(request) = ScmpNotifReq::receive(descriptor) else {
-            // Who was killed in the midst of asking asks no more.
-            failures += 1;
-            assert!(failures < MANY, "the kernel does not tell what the program does");
-            thread::sleep(Duration::from_millis(1));
-            continue;
-        };
-        let over = ended.load(Ordering::SeqCst);
-        if !over && taken.fetch_add(1, Ordering::SeqCst) == last {
-            let pid = Pid::from_raw(request.pid.cast_signed()).expect("a process");
-            // Any thread's number does for the whole process.
-            kill_process(pid, Signal::KILL).expect("kill the program");
-            continue;
-        }
-        // Who was killed meanwhile needs no answer.
-        let _ = ScmpNotifResp::new_continue(request.id, ScmpNotifRespFlags::empty()).respond(descriptor);
-        if over {
-            break;
-        }
+/// Starts programs that can be killed at their steps, one after the other.
+#[derive(Debug)]
+pub struct Stepper {
+    /// For the thread that has the filter, which what it starts has, too.
+    commands: mpsc::Sender<Command>,
+    ends: mpsc::Receiver<ExitStatus>,
+    /// Where the kernel asks. libseccomp has but one for a process.
+    listener: i32,
+    over: Arc<AtomicBool>,
+}
+
+impl Stepper {
+    /// The one of this process.
+    #[allow(clippy::new_without_default, reason = "it starts a thread")]
+    pub fn new() -> Self {
+        let (commands, jobs) = mpsc::channel::<Command>();
+        let (done, ends) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        let over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&over);
+        thread::spawn(move || {
+            let filter = filter().expect("a seccomp filter");
+            tell.send(filter.get_notify_fd().expect("a listener")).expect("somebody who listens");
+            for mut command in jobs {
+                let mut child = command.spawn().expect("start the program");
+                let status = child.wait().expect("wait for the program");
+                ended.store(true, Ordering::SeqCst);
+                let _ = fs::remove_dir(NOWHERE);
+                if done.send(status).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { commands, ends, listener: told.recv().expect("a listener"), over }
     }
-    let status = runner.join().expect("the thread that runs the program");
-    Steps { status, taken: taken.load(Ordering::SeqCst).min(last.saturating_add(1)) }
+
+    /// Runs a program to its end, or kills it with SIGKILL right before its step number `last` (the first is 0).
+    pub fn run_until(&self, command: Command, last: usize) -> Steps {
+        self.over.store(false, Ordering::SeqCst);
+        self.commands.send(command).expect("the thread that starts programs");
+        let (mut taken, mut failures) = (0, 0);
+        loop {
+            let request = match ScmpNotifReq::receive(self.listener) {
+                Ok(request) => request,
+                Err(error) => {
+                    // Who was killed in the midst of asking asks no more.
+                    failures += 1;
+                    assert!(failures < MANY, "the kernel does not tell what the program does: {error}");
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+            };
+            let over = self.over.load(Ordering::SeqCst);
+            if !over {
+                taken += 1;
+                if taken == last.saturating_add(1) {
+                    let pid = Pid::from_raw(request.pid.cast_signed()).expect("a process");
+                    // The number of any thread does for the whole process.
+                    kill_process(pid, Signal::KILL).expect("kill the program");
+                    continue;
+                }
+            }
+            // Who was killed meanwhile needs no answer.
+            let _ = ScmpNotifResp::new_continue(request.id, ScmpNotifRespFlags::empty()).respond(self.listener);
+            if over {
+                break;
+            }
+        }
+        Steps { status: self.ends.recv().expect("the end of the program"), taken }
+    }
 }
 
 fn filter() -> Result<ScmpFilterContext, libseccomp::error::SeccompError> {

@@ -88,13 +88,14 @@ impl Engine {
         }
         drop(container.take_mounts());
         let exited = ContainerRecord { state, ..(*record).clone() };
-        self.records.put_container(&exited).await?;
+        // It has ended, whether or not the disk takes that down: who waits for it waits for no disk.
+        let recorded = self.records.put_container(&exited).await;
         container.set_record(exited);
         container.exited.send_replace(true);
         if ran {
             self.publish(EventKind::Stopped, container.id.as_str(), pod);
         }
-        Ok(())
+        recorded
     }
 
     /// A shim is gone. If nobody stopped the pod, it was killed: its containers are ended, and the pod is not ready.
