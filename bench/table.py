@@ -40,6 +40,7 @@ _SHOWN = {
     "runtime_percent": "runtime, % of a core", "machine_percent": "machine beyond idle, % of a core",
     "peak_daemon_kb": "peak of the daemon, kB", "daemon_rss_kb": "daemon, RSS, kB", "disk_mb": "MB on disk",
     "times_unpacked": "times the unpacked files", "layers_mb": "MB of all layers", "page_cache_mb": "MB in the page cache",
+    "sync_ms": "sync after the answer, ms",
     "done_per_second": "done a second", "failed": "failed", "runtime_ms_per_probe": "runtime, ms a probe",
 }
 

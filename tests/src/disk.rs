@@ -62,7 +62,10 @@ impl Disk {
         eventually("the end of all use of the disk", LIMIT, async || {
             match unmount(&self.point, UnmountFlags::empty()) {
                 Err(Errno::BUSY) => None,
-                done => Some(done.expect("unmount the disk")),
+                done => {
+                    done.expect("unmount the disk");
+                    Some(())
+                }
             }
         })
         .await;
