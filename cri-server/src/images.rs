@@ -45,12 +45,14 @@ impl Images {
     /// The image that a container is made from. It must be here: pulling is a call of its own.
     pub(crate) fn for_container(&self, spec: &ImageSpec) -> Result<ContainerImage, Status> {
         let image = self.find(spec)?;
+        // An artifact is an image for volumes only.
+        let config = self.service.image_config(&spec.image).map_err(status)?;
         Ok(ContainerImage {
             reference: image.reference().to_owned(),
             requested: spec.image.clone(),
             user_specified: spec.user_specified_image.clone(),
             id: image.id,
-            config: image.config,
+            config,
         })
     }
 

@@ -87,6 +87,9 @@ pub(crate) struct ImageRecord {
     pub config: ImageConfig,
     pub volumes: Vec<String>,
     pub labels: BTreeMap<String, String>,
+    /// The type of an artifact, which is no image; its ID is the digest of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<String>,
 }
 
 /// What a container keeps alive.

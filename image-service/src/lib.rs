@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`")]
 
+mod artifact;
 mod catalog;
 mod check;
 mod config;

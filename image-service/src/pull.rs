@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tripod_engine::{Error, ImageConfig, Kind, Result};
 
 use crate::{
+    artifact::{self, Artifact},
     catalog::{Change, ImageRecord, Pins},
     content,
     digest::Digest,
@@ -18,7 +19,7 @@ use crate::{
     fetch::blocking,
     flight::Ticket,
     layers::Layer,
-    manifest::{ConfigFile, Descriptor, Document, Manifest, media_type},
+    manifest::{ConfigFile, Descriptor, Document, Manifest, ManifestError, RootFs, media_type},
     platform::{Platform, choose},
     policy,
     progress::{LayerMeter, PullMeter, PullProgress},
@@ -54,6 +55,19 @@ struct Documents {
     config_digest: Digest,
     /// With their sizes.
     blobs: Vec<(Digest, u64)>,
+    /// What it is if it is no image, and what it has.
+    artifact: Option<(String, Artifact)>,
+}
+
+impl Documents {
+    /// Of something that has no configuration that matters.
+    fn artifact(chain: &[Descriptor], blobs: Vec<(Digest, u64)>, kind: String, artifact: Artifact) -> Option<Self> {
+        let (top, own) = (chain.first()?.digest.clone(), chain.last()?.clone());
+        let config = ConfigFile { os: String::new(), created: None, config: None, rootfs: RootFs { diff_ids: None } };
+        let config_digest = own.digest.clone();
+        let manifest = Manifest { config: own, layers: Vec::new() };
+        Some(Self { top, manifest, config, config_digest, blobs, artifact: Some((kind, artifact)) })
+    }
 }
 
 /// Pulls an image, or joins a pull of the same name with the same credentials that runs already.
@@ -120,6 +134,9 @@ async fn run(
     let session = Arc::new(inner.registries.session(reference, auth)?);
     let mut pins = Pins::new(&inner.fetcher.catalog);
     let documents = documents(inner, &session, reference, &mut pins).await?;
+    if let Some((kind, artifact)) = &documents.artifact {
+        return pull_artifact(inner, &session, reference, &documents, (kind, artifact), meter, pins).await;
+    }
     let diff_ids = documents.config.diff_ids().to_vec();
     pins.add(&diff_ids);
     let blobs = &documents.manifest.layers;
@@ -135,8 +152,7 @@ async fn run(
     let layers = all(inner, &session, blobs, &diff_ids, meter).await?;
     let size = layers.iter().map(|layer| layer.unpacked.bytes).sum();
     let record = record(&documents, diff_ids, size);
-    let (answer, reference, top) = (Arc::new(record.clone()), reference.clone(), documents.top);
-    inner.fetcher.catalog.change(move |state| (Change::pulled(state, record, &reference, &top), ())).await?;
+    let answer = commit(inner, record, reference, &documents.top).await?;
     drop(pins);
     if layers.iter().any(|layer| layer.unsynced_since_boot.is_some()) {
         inner.sync.notify_one();
@@ -167,6 +183,40 @@ async fn all(
     full.map_or(Ok(layers), Err)
 }
 
+/// Names an image whose layers are in the store.
+async fn commit(inner: &Inner, record: ImageRecord, reference: &Reference, top: &Digest) -> Result<Arc<ImageRecord>> {
+    let (answer, reference, top) = (Arc::new(record.clone()), reference.clone(), top.clone());
+    inner.fetcher.catalog.change(move |state| (Change::pulled(state, record, &reference, &top), ())).await?;
+    Ok(answer)
+}
+
+/// Fetches what is no image, and keeps it as one that no container can be made from.
+async fn pull_artifact(
+    inner: &Arc<Inner>,
+    session: &Arc<Session>,
+    reference: &Reference,
+    documents: &Documents,
+    (kind, artifact): (&str, &Artifact),
+    meter: &PullMeter,
+    mut pins: Pins,
+) -> Result<Arc<ImageRecord>> {
+    let (id, size) = (&documents.config_digest, artifact.size());
+    let own = LayerMeter::new(id.clone(), size);
+    meter.set(vec![Arc::clone(&own)]);
+    if !inner.fetcher.catalog.state().images.contains_key(id) {
+        room::make(inner, size).await?;
+    }
+    let layer = artifact::ensure(&inner.fetcher, session, id, artifact, &own, &mut pins).await?;
+    let record = record(documents, vec![layer.diff_id.clone()], layer.unpacked.bytes);
+    let answer =
+        commit(inner, ImageRecord { artifact: Some(kind.to_owned()), ..record }, reference, &documents.top).await?;
+    drop(pins);
+    if layer.unsynced_since_boot.is_some() {
+        inner.sync.notify_one();
+    }
+    Ok(answer)
+}
+
 /// Gets what describes the image, from the store where it has it.
 async fn documents(inner: &Inner, session: &Session, reference: &Reference, pins: &mut Pins) -> Result<Documents> {
     let mut resolved = resolve(inner, session, reference).await?;
@@ -187,7 +237,21 @@ async fn documents(inner: &Inner, session: &Session, reference: &Reference, pins
         chain.push(Descriptor { media_type, digest, size, platform: None, annotations: None });
         let step = format!("cannot use the manifest {}", resolved.digest);
         let document = Document::parse(&resolved.bytes, &resolved.content_type, inner.config.limits.layers);
+        let artifact = match &document {
+            Err(ManifestError::Artifact(kind)) => {
+                Some((kind.clone(), Artifact::parse(&resolved.bytes, inner.config.limits.layers)))
+            }
+            _ => None,
+        };
         store(inner, &resolved.digest, resolved.bytes).await?;
+        if let Some((kind, artifact)) = artifact {
+            policy::check(inner, policy::Subject { session, reference, chain: &chain }).await?;
+            let unusable =
+                |error| Error::with(Kind::FailedPrecondition, format!("{step}, an artifact of type {kind:?}"), error);
+            let artifact = artifact.map_err(unusable)?;
+            let described = Documents::artifact(&chain, blobs, kind, artifact);
+            return described.ok_or_else(|| Error::new(Kind::Internal, "an artifact without a manifest"));
+        }
         match document.map_err(bad(step.clone()))? {
             Document::Image(manifest) => break manifest,
             Document::Index(_) if depth == MAX_DEPTH => {
@@ -231,7 +295,7 @@ async fn documents(inner: &Inner, session: &Session, reference: &Reference, pins
     blobs.push((config_digest.clone(), bytes.len() as u64));
     let config = ConfigFile::parse(&bytes, &manifest);
     let config = config.map_err(bad(format!("cannot use the configuration {config_digest}")))?;
-    Ok(Documents { top, manifest, config, config_digest, blobs })
+    Ok(Documents { top, manifest, config, config_digest, blobs, artifact: None })
 }
 
 /// What the reference points to. The registry is asked in any case, so that whoever may not pull is told so.
@@ -292,5 +356,6 @@ pub(crate) fn record_of(
         },
         volumes: process.volumes.unwrap_or_default().into_keys().collect(),
         labels: process.labels.unwrap_or_default(),
+        artifact: None,
     }
 }

@@ -98,6 +98,9 @@ fn plan(inner: &Inner, specs: &[String], format: ArchiveFormat, pins: &mut Pins)
                 Error::new(Kind::NotFound, format!("image {spec:?} is not on this node: pull it first"))
             })?
         };
+        if let Some(kind) = &record.artifact {
+            return Err(failed(format!("it is an artifact of type {kind:?}, and no image")));
+        }
         pins.add(&record.layers);
         pins.add(std::slice::from_ref(&record.id));
         let is_name = || inner.fetcher.catalog.state().names.get(&spec.parse::<Reference>().ok()?.key()).cloned();

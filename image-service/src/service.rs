@@ -93,7 +93,16 @@ impl ImageService {
 
     /// What containers inherit from an image.
     pub fn image_config(&self, spec: &str) -> Result<ImageConfig> {
-        Ok(self.get(spec).ok_or_else(|| not_found(spec))?.config)
+        let state = self.inner.fetcher.catalog.state();
+        let record = state.find(spec).and_then(|found| state.images.get(found.id())).ok_or_else(|| not_found(spec))?;
+        match &record.artifact {
+            None => Ok(record.config.clone()),
+            Some(kind) => {
+                let message =
+                    format!("{spec} is an artifact of type {kind:?} and no image: mount it as an image volume");
+                Err(Error::new(Kind::FailedPrecondition, message))
+            }
+        }
     }
 
     /// Removes a name, and with the last tag the image; an ID removes the image with all its names. `None` if there is

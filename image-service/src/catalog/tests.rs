@@ -10,6 +10,7 @@ fn record(seed: &str) -> ImageRecord {
         config: ImageConfig::default(),
         volumes: Vec::new(),
         labels: BTreeMap::new(),
+        artifact: None,
     }
 }
 

@@ -51,7 +51,7 @@ impl<'a> Repair<'a> {
 
     async fn fetch_blob(&self, image: &ImageRecord, reference: &Reference, digest: &Digest) -> Result<()> {
         let session = self.inner.registries.session(reference, self.auth)?;
-        let bytes = if *digest == image.id {
+        let bytes = if *digest == image.id && image.artifact.is_none() {
             let size = image.blobs.get(digest).copied().unwrap_or(0);
             let descriptor =
                 Descriptor { media_type: None, digest: digest.clone(), size, platform: None, annotations: None };
@@ -70,6 +70,10 @@ impl<'a> Repair<'a> {
         for (image, reference) in self.sources(|image| image.layers.contains(diff_id)) {
             let fetched = match self.descriptor(&image, diff_id).await {
                 Some(blob) => self.fetch_layer(&reference, &blob, diff_id).await,
+                None if image.artifact.is_some() => {
+                    let message = format!("remove the artifact {} and pull it again", image.id);
+                    Err(Error::new(Kind::Unimplemented, message))
+                }
                 None => Err(Error::new(Kind::NotFound, format!("no manifest of image {} names its layers", image.id))),
             };
             match fetched {

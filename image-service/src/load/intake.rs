@@ -20,6 +20,7 @@ use crate::{
     layers::{Layer, Staging},
     manifest::Document,
     progress::LayerMeter,
+    room,
     service::Inner,
     unpack::{
         UnpackError,
@@ -120,7 +121,7 @@ fn plain(mut incoming: Incoming) -> io::Result<Box<dyn BufRead>> {
 
 /// Reads all of an archive. Layers that were new are held by `pins`.
 pub(super) fn read(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     archive: mpsc::Receiver<io::Result<Bytes>>,
     pins: &mut Pins,
 ) -> Result<Contents, LoadError> {
@@ -169,7 +170,7 @@ fn known(inner: &Inner) -> HashMap<Digest, Digest> {
 }
 
 struct Intake<'a> {
-    inner: &'a Inner,
+    inner: &'a Arc<Inner>,
     pins: &'a mut Pins,
     known: HashMap<Digest, Digest>,
     documents: u64,
@@ -289,6 +290,7 @@ impl Intake<'_> {
             move |error| LoadError::Store(Error::io(step, error))
         };
         let handle = Handle::current();
+        handle.block_on(room::make(self.inner, size))?;
         let permit = handle.block_on(fetcher.permits.acquire());
         let _permit = permit.map_err(|error| Error::with(Kind::Internal, "no permit", error))?;
         let staging = Staging::new(&fetcher.layout, &fetcher.trash).map_err(failed("make a staging folder"))?;

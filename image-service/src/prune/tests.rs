@@ -19,6 +19,7 @@ fn record(seed: &str, layers: &[&str], created: Option<&str>, label: Option<(&st
         config: ImageConfig::default(),
         volumes: Vec::new(),
         labels: label.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>(),
+        artifact: None,
     }
 }
 

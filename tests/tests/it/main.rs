@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test must fail loudly where it stands")]
 
 mod apparmor;
+mod artifacts;
 mod attach;
 mod bad_input;
 mod cli_streams;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         service::TESTS,
         pods::TESTS,
         policy::TESTS,
+        artifacts::TESTS,
         containers::TESTS,
         processes::TESTS,
         seccomp::TESTS,
