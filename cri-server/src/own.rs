@@ -38,17 +38,19 @@ impl Images for OwnImages {
         let (sink, archive) = mpsc::channel(PIECES);
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let load = Load { archive, name: given(first.name), platform: given(first.platform) };
-        let mut next = Some(Ok(first.data));
-        // It ends with the client's stream, or when nobody reads any more.
+        let mut next = Ok((first.data, first.last));
+        // It ends with the client's last message, or when nobody reads any more.
         tokio::spawn(async move {
-            while let Some(piece) = next {
-                let last = piece.is_err();
+            loop {
+                let (piece, last) = next.map_or_else(|error| (Err(error), true), |(data, last)| (Ok(data), last));
                 if sink.send(piece).await.is_err() || last {
                     return;
                 }
+                // A client that goes away may look like one that has sent all.
                 next = match messages.message().await {
-                    Ok(message) => message.map(|message| Ok(message.data)),
-                    Err(status) => Some(Err(io::Error::other(format!("its sender ended: {}", status.message())))),
+                    Ok(Some(message)) => Ok((message.data, message.last)),
+                    Ok(None) => Err(io::Error::other("its sender ended before it was over")),
+                    Err(status) => Err(io::Error::other(format!("its sender ended: {}", status.message()))),
                 };
             }
         });

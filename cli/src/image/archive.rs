@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,6 +23,8 @@ const SPINNER: &str = "{spinner} {msg} {bytes:>11} {elapsed}";
 pub(super) enum Source {
     Input,
     File(File, u64),
+    /// Skopeo, which writes an archive to its standard output.
+    Skopeo(Child),
     /// The files of an OCI layout: paths in it and bytes.
     Folder(PathBuf, Vec<(String, u64)>),
 }
@@ -49,10 +52,25 @@ impl Source {
         Ok(Self::Folder(path.to_owned(), files))
     }
 
+    /// What skopeo has a transport for. Names of registries are not for it: those are pulled, with the node's own settings.
+    pub(super) fn skopeo(from: &str) -> Result<Self, CliError> {
+        if from.starts_with("docker:") || !from.contains(':') {
+            let message =
+                format!("{from} is no TRANSPORT:REFERENCE that is read here; `tripod pull` is for registries");
+            return Err(CliError::Usage(message));
+        }
+        let mut command = Command::new("skopeo");
+        command.args(["copy", "--quiet", "--", from, "docker-archive:/dev/stdout"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child =
+            command.spawn().map_err(CliError::io("run skopeo (install it, or save into an archive elsewhere)"))?;
+        Ok(Self::Skopeo(child))
+    }
+
     /// All bytes, if that is known.
     pub(super) fn size(&self) -> Option<u64> {
         match self {
-            Self::Input => None,
+            Self::Input | Self::Skopeo(_) => None,
             Self::File(_, size) => Some(*size).filter(|size| *size > 0),
             Self::Folder(_, files) => Some(files.iter().map(|(_, size)| size).sum()),
         }
@@ -67,6 +85,7 @@ impl Source {
             let read = match self {
                 Self::Input => pieces.copy(io::stdin().lock()),
                 Self::File(file, _) => pieces.copy(file),
+                Self::Skopeo(child) => pieces.run(child),
                 Self::Folder(folder, files) => pieces.pack(&folder, &files),
             };
             if let Err(error) = read {
@@ -120,6 +139,18 @@ impl Pieces {
     fn copy(&mut self, mut from: impl Read) -> io::Result<()> {
         io::copy(&mut from, self)?;
         self.flush()
+    }
+
+    /// Copies what a program writes; it says itself on standard error what went wrong.
+    fn run(&mut self, mut child: Child) -> io::Result<()> {
+        let copied = match child.stdout.take() {
+            Some(output) => self.copy(output),
+            None => Ok(()),
+        };
+        // Its output is closed by now, so that it ends.
+        let status = child.wait()?;
+        copied?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("skopeo failed ({status})"))) }
     }
 
     fn pack(&mut self, folder: &Path, files: &[(String, u64)]) -> io::Result<()> {

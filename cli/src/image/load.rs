@@ -19,6 +19,7 @@ use crate::{
 pub(super) const HELP: &str = "Examples:
   tripod image load -i image.tar
   tripod image load -i layout/ --name registry.example/app:1
+  tripod image load --from oci:layout:1 --name registry.example/app:1
   docker save app:1 | tripod image load
   ssh other tripod image save app:1 | tripod image load
 
@@ -35,6 +36,9 @@ pub struct LoadArgs {
     /// Archive, or folder of an OCI layout; - is standard input [default: -]
     #[arg(short, long, value_name = "FILE|DIR")]
     input: Option<PathBuf>,
+    /// What skopeo is to read instead, if it is installed, as containers-storage:NAME, oci:DIR:TAG or docker-archive:FILE
+    #[arg(long, value_name = "TRANSPORT:REFERENCE", conflicts_with = "input")]
+    from: Option<String>,
     /// Name with a tag for the one image in it [default: the names that the archive has]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -47,8 +51,11 @@ pub struct LoadArgs {
 }
 
 pub(super) async fn command(args: LoadArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
-    let LoadArgs { connection, store, input, name, platform, quiet } = args;
-    let source = Source::open(input.as_deref())?;
+    let LoadArgs { connection, store, input, from, name, platform, quiet } = args;
+    let source = match from {
+        Some(from) => Source::skopeo(&from)?,
+        None => Source::open(input.as_deref())?,
+    };
     let first = LoadRequest {
         name: name.unwrap_or_default(),
         platform: platform.unwrap_or_default(),
@@ -75,21 +82,25 @@ async fn load(
     let bar = bar("loading", source.size(), quiet);
     let (failed, failure) = tokio::sync::oneshot::channel();
     let (mut failed, shown) = (Some(failed), bar.clone());
-    let pieces = ReceiverStream::new(source.read()).scan((), move |(), piece| {
-        let message = match piece {
-            Ok(data) => {
-                shown.inc(data.len() as u64);
-                Some(LoadRequest { data: data.into(), ..LoadRequest::default() })
-            }
-            Err(error) => {
-                if let Some(failed) = failed.take() {
-                    let _ = failed.send(error);
-                }
-                None
-            }
-        };
-        std::future::ready(message)
-    });
+    let pieces = ReceiverStream::new(source.read())
+        .map(|piece| piece.map(|data| LoadRequest { data: data.into(), ..LoadRequest::default() }))
+        // Without this the daemon takes the archive for one that was cut off.
+        .chain(futures::stream::iter([Ok(LoadRequest { last: true, ..LoadRequest::default() })]))
+        .scan((), move |(), message| {
+            let message = message.map_or_else(
+                |error| {
+                    if let Some(failed) = failed.take() {
+                        let _ = failed.send(error);
+                    }
+                    None
+                },
+                |message| {
+                    shown.inc(message.data.len() as u64);
+                    Some(message)
+                },
+            );
+            std::future::ready(message)
+        });
     let answer = client.own.load(futures::stream::iter([first]).chain(pieces)).await;
     bar.finish_and_clear();
     // What was wrong on this side explains what the daemon says of a stream that ended early.

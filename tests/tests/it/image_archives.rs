@@ -10,6 +10,7 @@ tests![
     archives_need_no_daemon,
     a_broken_archive_leaves_nothing,
     a_load_that_is_cut_off_leaves_nothing,
+    skopeo_reads_what_it_knows,
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -132,4 +133,38 @@ async fn a_load_that_is_cut_off_leaves_nothing(node: &mut Node) {
     // Nothing stands in the way of the next.
     said(&["image", "load"], &archive).await;
     assert_eq!(cri.all_images().await.len(), 1);
+}
+
+async fn skopeo_reads_what_it_knows(node: &mut Node) {
+    let cri = node.ready().await;
+    let id = cri.pull(BUSYBOX).await.unwrap();
+    let layout = node.folder().join("layout");
+    unpack(&said(&["image", "save", BUSYBOX], b"").await, &layout);
+    let file = node.folder().join("docker.tar");
+    fs::write(&file, said(&["image", "save", "--format", "docker-archive", BUSYBOX], b"").await).unwrap();
+    said(&["image", "rm", BUSYBOX], b"").await;
+    let (oci, docker) = (format!("oci:{}", layout.display()), format!("docker-archive:{}", file.display()));
+    for from in [oci.as_str(), &docker] {
+        let loaded = said(&["image", "load", "--from", from, "--name", "registry.test/copy:1"], b"").await;
+        assert_eq!(text(loaded), format!("{id} registry.test/copy:1\n"), "{from}");
+        said(&["image", "rm", "registry.test/copy:1"], b"").await;
+    }
+    let nowhere = format!("oci:{}", node.folder().join("nowhere").display());
+    let (code, _, error) = run(&["image", "load", "--from", &nowhere], b"").await;
+    assert!(code == 1 && error.contains("skopeo failed"), "{error}");
+    let (code, _, error) = run(&["image", "load", "--from", "docker://registry.test/busybox:1"], b"").await;
+    assert!(code != 0 && error.contains("tripod pull"), "{error}");
+
+    // What was cut off is no archive, and the reason is the one on this side.
+    let (programs, layout) = (node.folder().join("programs"), node.folder().join("half.tar"));
+    fs::create_dir(&programs).unwrap();
+    fs::write(&layout, &fs::read(&file).unwrap()[..100_000]).unwrap();
+    let skopeo = programs.join("skopeo");
+    fs::write(&skopeo, format!("#!/bin/sh\n/bin/cat {}\nexit 3\n", layout.display())).unwrap();
+    fs::set_permissions(&skopeo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = tripod(&["image", "load", "--from", "oci:any"]);
+    command.env("PATH", &programs);
+    let (code, _, error) = with_input(command, b"").await;
+    assert!(code == 1 && error.contains("skopeo failed (exit status: 3)"), "{error}");
+    assert!(cri.all_images().await.is_empty());
 }
