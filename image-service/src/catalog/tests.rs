@@ -1,4 +1,5 @@
 use super::*;
+use crate::reference::Reference;
 
 fn record(seed: &str) -> ImageRecord {
     ImageRecord {
@@ -42,9 +43,9 @@ fn what_was_committed_is_there_again() {
 fn a_newer_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("images.redb");
-    let database = Database::create(&path).unwrap();
+    let database = redb::Database::create(&path).unwrap();
     let write = database.begin_write().unwrap();
-    write.open_table(META).unwrap().insert("schema", "99").unwrap();
+    write.open_table(database::META).unwrap().insert("schema", "99").unwrap();
     write.commit().unwrap();
     drop(database);
     let message = Catalog::open(&path).unwrap_err().to_string();
