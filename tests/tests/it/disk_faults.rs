@@ -9,14 +9,15 @@ use std::{
 use tonic::{Code, Status};
 use tripod_cri_api::v1::ContainerState;
 use tripod_tests::{
-    BUSYBOX, Boot, Cri, Disk, Image, Journal, Layer, Node, Registry, Tree, eventually, host_pod, image_spec, shell,
-    tests, tripod, with_input, within,
+    BUSYBOX, Boot, Cri, Disk, Fault, Image, Journal, Layer, Node, Registry, Tree, eventually, host_pod, image_spec,
+    shell, tests, tripod, with_input, within,
 };
 
 tests![
     power_failures_leave_what_was_synced_and_nothing_else,
     a_disk_that_fails_is_told_and_survived,
     a_full_disk_is_told_at_every_step,
+    a_disk_short_of_room_is_cleared,
 ];
 
 const DISK_BYTES: u64 = 256 << 20;
@@ -279,6 +280,36 @@ async fn a_full_disk_is_told_at_every_step(node: &mut Node) {
     emptied(node).await;
     assert_eq!(cri.pull(name).await.unwrap(), image.id());
     sound("afterwards").await;
+    clear_up(node, &cri, &mut disk).await;
+}
+
+/// When room gets short, what nothing refers to goes at once, and images with names stay.
+async fn a_disk_short_of_room_is_cleared(node: &mut Node) {
+    node.settings.raw("image.timeouts.stall_seconds", "3");
+    node.settings.raw("image.timeouts.attempts", "1");
+    let registry = node.registry().await;
+    let noise = |file: u32| (0..400_000_u32).map(move |byte| (byte.wrapping_mul(2_654_435_761 + 2 * file) >> 24) as u8);
+    let layer =
+        |file: u32| Layer::plain(Tree::default().file(&format!("f{file}"), 0o644, noise(file).collect::<Vec<u8>>()));
+    let image = Image::new(vec![layer(0), layer(1)]);
+    registry.push("whole:1", &Image::new(vec![layer(2)]));
+    registry.push("part:1", &image);
+    registry.fail(&image.layers[1].digest, Fault::Stalled);
+    let mut disk = Disk::new(&node.folder().join("disk"), &node.root(), 64 << 20, &[]);
+    let cri = node.start().await;
+    cri.pull("registry.test/whole:1").await.unwrap();
+    let layers = node.root().join("layers");
+    let count = || fs::read_dir(&layers).unwrap().count();
+    let named = count();
+    cri.pull("registry.test/part:1").await.unwrap_err();
+    // The next try would want it.
+    assert_eq!(count(), named + 1, "what came of an image that failed");
+    // Of 64 MiB a twentieth stays free; garbage goes when there is less than twice that.
+    disk.leave(5 << 20);
+    eventually("what failed pulls have left to go", LIMIT, async || (count() == named).then_some(())).await;
+    assert_eq!(cri.all_images().await.len(), 1);
+    disk.free();
+    sound("with little room").await;
     clear_up(node, &cri, &mut disk).await;
 }
 
