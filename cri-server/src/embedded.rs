@@ -3,7 +3,7 @@
 //! For `tripod run` it is a whole daemon over the configured folders, so images that were pulled once stay; only its
 //! socket is its own. For what is about images alone it is the store and nothing else: pods are left alone.
 
-use std::{error::Error, path::Path};
+use std::{error::Error, io::ErrorKind, os::unix::net::UnixStream, path::Path};
 
 use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
@@ -56,9 +56,24 @@ impl Embed for InProcess {
 fn config(options: EmbedOptions) -> Result<Config, Failure> {
     let EmbedOptions { config, root, state } = options;
     let mut config = Config::load(config.as_deref(), Overrides { root, state, ..Overrides::default() })?;
+    clear(&config.state);
     config.socket = config.state.join(format!("run-{}.sock", std::process::id()));
     config.metrics.address = None;
     Ok(config)
+}
+
+/// Removes the sockets of commands that were killed.
+fn clear(state: &Path) {
+    for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours = name.as_encoded_bytes().starts_with(b"run-") && name.as_encoded_bytes().ends_with(b".sock");
+        if is_ours
+            && let Err(error) = UnixStream::connect(entry.path())
+            && error.kind() == ErrorKind::ConnectionRefused
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 struct Inside(Daemon);

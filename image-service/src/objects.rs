@@ -8,7 +8,7 @@
 
 use std::{
     collections::HashMap,
-    ffi::{CStr, CString},
+    ffi::CStr,
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -19,7 +19,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, linkat, mkdirat, openat, statat, unlinkat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, linkat, mkdirat, openat, statat, unlinkat},
     io::Errno,
 };
 use twox_hash::XxHash3_128;
@@ -239,12 +239,12 @@ impl Objects {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(&self.folder, name, flags, Mode::empty())
         };
-        for shelf in names(&open(c".")?)? {
+        for shelf in record::names(&open(c".")?)? {
             let folder = match open(&shelf) {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 folder => folder?,
             };
-            for name in names(&folder)? {
+            for name in record::names(&folder)? {
                 match statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
                     Err(Errno::NOENT) => {}
                     stat => visit(&folder, &name, &stat?)?,
@@ -253,17 +253,6 @@ impl Objects {
         }
         Ok(())
     }
-}
-
-fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
 }
 
 #[cfg(test)]

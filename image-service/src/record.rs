@@ -22,7 +22,7 @@ use twox_hash::XxHash3_128;
 
 use crate::objects::Objects;
 
-pub(crate) use walk::{Found, has_no_attributes, walk};
+pub(crate) use walk::{Found, has_no_attributes, names, walk};
 
 const MAGIC: &[u8] = b"tripod files 1\n";
 /// The kind that ends a record.

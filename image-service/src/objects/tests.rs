@@ -1,3 +1,5 @@
+use std::ffi::CString;
+
 use super::*;
 
 fn look(path: &[u8]) -> Look<'_> {

@@ -203,7 +203,7 @@ pub(crate) fn has_no_attributes(file: &OwnedFd) -> bool {
 }
 
 /// Names in a folder, the last by their bytes first.
-fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
+pub(crate) fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;

@@ -30,7 +30,7 @@ fn cuts() -> u32 {
 }
 
 /// Images with a layer that all have and one of their own: names and IDs.
-fn push(registry: &Registry) -> Vec<(String, String)> {
+pub(crate) fn push(registry: &Registry) -> Vec<(String, String)> {
     let common = Layer::gzip(Tree::default().file("common", 0o644, "common ".repeat(20_000)));
     let image = |number: usize| {
         let own = (0..60).fold(Tree::default(), |tree, file| {
@@ -44,7 +44,7 @@ fn push(registry: &Registry) -> Vec<(String, String)> {
 }
 
 /// Finds nothing wrong with any image.
-async fn sound(when: &str) -> String {
+pub(crate) async fn sound(when: &str) -> String {
     let (code, output, error) = with_input(tripod(&["image", "check"]), b"").await;
     let output = String::from_utf8_lossy(&output).into_owned();
     assert!(code == 0 && output.contains("all is as it should be"), "{when}: {output}{error}");
@@ -52,17 +52,17 @@ async fn sound(when: &str) -> String {
 }
 
 /// Numbers that are different each time, and can be had again.
-struct Chance(u32);
+pub(crate) struct Chance(pub u32);
 
 impl Chance {
-    fn next(&mut self, below: u32) -> u32 {
+    pub fn next(&mut self, below: u32) -> u32 {
         self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (self.0 >> 8) % below
     }
 }
 
 /// Where they begin. On its node each test has the same process ID.
-fn seed() -> u32 {
+pub(crate) fn seed() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos()
 }
 

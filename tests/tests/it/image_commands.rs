@@ -1,17 +1,11 @@
 //! `tripod image` as a person uses it, with a daemon and without.
 
-use std::{env, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tripod_tests::{BUSYBOX, Image, Layer, Node, Tree, eventually, host_pod, shell, tests, tripod, with_input};
 
-tests![
-    images_need_no_daemon,
-    the_disk_is_told_and_pruned,
-    damage_is_found_and_repaired,
-    a_disk_is_not_filled,
-    kills_during_pulls_break_nothing,
-];
+tests![images_need_no_daemon, the_disk_is_told_and_pruned, damage_is_found_and_repaired, a_disk_is_not_filled,];
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -161,51 +155,4 @@ async fn a_disk_is_not_filled(node: &mut Node) {
         assert!(error.message().contains(part), "{part}: {error}");
     }
     cri.pull(BUSYBOX).await.unwrap();
-}
-
-/// How often the daemon is killed; 200 are many minutes.
-const KILLS: &str = "TRIPOD_TESTS_KILLS";
-
-/// SIGKILL at any moment of parallel pulls: what the next daemon has is whole, and what it lacks can be pulled.
-async fn kills_during_pulls_break_nothing(node: &mut Node) {
-    let kills: u32 = env::var(KILLS).ok().map_or(8, |kills| kills.parse().expect("a number of kills"));
-    let registry = node.registry().await;
-    let common = Layer::gzip(Tree::default().file("common", 0o644, "common ".repeat(20_000)));
-    let images: Vec<(String, String)> = (0..4)
-        .map(|number| {
-            let own = (0..60).fold(Tree::default(), |tree, file| {
-                tree.file(&format!("d{}/f{file}", file % 7), 0o644, format!("{number} {file} ").repeat(500))
-            });
-            let image = Image::new(vec![common.clone(), Layer::zstd(own)]);
-            registry.push(&format!("k{number}:1"), &image);
-            (format!("registry.test/k{number}:1"), image.id())
-        })
-        .collect();
-    let (mut seed, mut complete) = (0x9e37_79b9_u32 ^ std::process::id(), 0);
-    for round in 0..kills {
-        let cri = node.start().await;
-        let sound = said(&["image", "check"]).await;
-        assert!(sound.contains("all is as it should be"), "kill {round} (seed {seed}): {sound}");
-        complete += cri.all_images().await.len();
-        // Removals beside the pulls, so that there is always something to fetch and something to collect.
-        for (name, id) in &images {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            if seed >> 31 == 1 {
-                cri.remove_image(id).await.unwrap();
-            }
-            let (cri, name) = (cri.clone(), name.clone());
-            // It ends with the daemon at the latest, in an error.
-            tokio::spawn(async move { cri.pull(&name).await });
-        }
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        tokio::time::sleep(Duration::from_micros(u64::from(seed >> 8) % 250_000)).await;
-        node.kill();
-    }
-    let cri = node.start().await;
-    for (name, id) in &images {
-        assert_eq!(&cri.pull(name).await.unwrap(), id);
-    }
-    let sound = said(&["image", "check"]).await;
-    assert!(sound.contains("4 images, 5 layers") && sound.contains("all is as it should be"), "{sound}");
-    assert!(kills < 20 || complete > 0, "no pull was ever complete: the kills come too early to prove anything");
 }

@@ -1,15 +1,17 @@
-//! SIGKILL at each step of a pull and of a removal to the disk, one after the other.
+//! SIGKILL at each step of a pull and of a removal to the disk, one after the other, and at any moment of parallel pulls.
 
 use std::{
-    env, fs,
+    env,
     path::Path,
     process::Stdio,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tripod_tests::{Image, Layer, Node, Stepper, Steps, Tree, tests};
 
-tests![each_step_of_a_pull_can_be_the_last, each_step_of_a_removal_can_be_the_last];
+use crate::disk_faults::{Chance, push, seed, sound};
+
+tests![each_step_of_a_pull_can_be_the_last, each_step_of_a_removal_can_be_the_last, kills_during_pulls_break_nothing,];
 
 /// How many steps lie between two kills, where not each is to be the last (1).
 const STRIDE: &str = "TRIPOD_TESTS_STRIDE";
@@ -33,14 +35,7 @@ fn said(folder: &Path, root: &Path, words: &[&str]) -> String {
 fn until(stepper: &Stepper, folder: &Path, root: &Path, words: &[&str], last: usize) -> Steps {
     let mut command = command(folder, root, words);
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let steps = stepper.run_until(command, last);
-    // A command that is killed leaves the socket that it talked to itself by.
-    for entry in fs::read_dir("/run/tripod").unwrap().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(b"run-") {
-            fs::remove_file(entry.path()).unwrap();
-        }
-    }
-    steps
+    stepper.run_until(command, last)
 }
 
 /// Which steps of so many are the last in turn: each seventh in CI, not the same each time, or as many as are asked for.
@@ -121,4 +116,39 @@ async fn each_step_of_a_removal_can_be_the_last(node: &mut Node) {
         }
     };
     tokio::task::spawn_blocking(work).await.unwrap();
+}
+
+/// How often the daemon is killed; 200 are many minutes.
+const KILLS: &str = "TRIPOD_TESTS_KILLS";
+
+/// SIGKILL at any moment of parallel pulls: what the next daemon has is whole, and what it lacks can be pulled.
+async fn kills_during_pulls_break_nothing(node: &mut Node) {
+    let kills: u32 = env::var(KILLS).ok().map_or(8, |kills| kills.parse().expect("a number of kills"));
+    let registry = node.registry().await;
+    let images = push(&registry);
+    let (seed, mut complete) = (seed(), 0);
+    let mut chance = Chance(seed);
+    for round in 0..kills {
+        let cri = node.start().await;
+        sound(&format!("kill {round}, seed {seed}")).await;
+        complete += cri.all_images().await.len();
+        // Removals beside the pulls, so that there is always something to fetch and something to collect.
+        for (name, id) in &images {
+            if chance.next(2) == 1 {
+                cri.remove_image(id).await.unwrap();
+            }
+            let (cri, name) = (cri.clone(), name.clone());
+            // It ends with the daemon at the latest, in an error.
+            tokio::spawn(async move { cri.pull(&name).await });
+        }
+        tokio::time::sleep(Duration::from_micros(chance.next(250_000).into())).await;
+        node.kill();
+    }
+    let cri = node.start().await;
+    for (name, id) in &images {
+        assert_eq!(&cri.pull(name).await.unwrap(), id);
+    }
+    let whole = sound("after all kills").await;
+    assert!(whole.contains("4 images, 5 layers"), "{whole}");
+    assert!(kills < 20 || complete > 0, "no pull was ever complete: the kills come too early to prove anything");
 }
