@@ -62,16 +62,16 @@ fn config(options: EmbedOptions) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Removes the sockets of commands that were killed.
+/// Removes the sockets of commands that were killed, at whatever step of making one.
 fn clear(state: &Path) {
     for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_ours = name.as_encoded_bytes().starts_with(b"run-") && name.as_encoded_bytes().ends_with(b".sock");
-        if is_ours
-            && let Err(error) = UnixStream::connect(entry.path())
-            && error.kind() == ErrorKind::ConnectionRefused
+        let (name, path) = (entry.file_name(), entry.path());
+        let owner = name.to_str().and_then(|name| name.strip_prefix("run-")?.split('.').next()?.parse::<u32>().ok());
+        // One that is just being made refuses connections, too.
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists())
+            && UnixStream::connect(&path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
         {
-            let _ = std::fs::remove_file(entry.path());
+            let _ = std::fs::remove_file(path);
         }
     }
 }
