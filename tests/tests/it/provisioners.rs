@@ -4,7 +4,9 @@ use std::{fs, process::Command, time::Duration};
 
 use tonic::Code;
 use tripod_cri_api::v1::{ContainerState, ContainerStatsRequest, Mount, StatusRequest};
-use tripod_tests::{BUSYBOX, Cri, Image, Layer, Node, Tree, busybox, eventually, host_pod, image_spec, shell, tests};
+use tripod_tests::{
+    BUSYBOX, Cri, Image, Layer, Node, Tree, busybox, eventually, host_pod, image_spec, shell, tests, tripod, with_input,
+};
 
 tests![
     containers_run_in_copies,
@@ -133,6 +135,18 @@ async fn an_overlay_carries_none_so_images_are_copied(node: &mut Node) {
     assert_eq!(text, "/a /a/new /b /b/new ");
     node.clear(&cri).await;
     node.stop().await;
+
+    // Who asks for overlays all the same is told why there are none, and what to do.
+    let (settings, socket) = (node.folder().join("overlay.toml"), node.folder().join("overlay.sock"));
+    fs::write(&settings, "image.provisioner = \"overlay\"\n").unwrap();
+    let mut command = tripod(&["serve"]);
+    command.arg("--config").arg(settings).arg("--root").arg(node.root());
+    command.arg("--state").arg(node.state()).arg("--socket").arg(&socket);
+    let (code, _, error) = with_input(command, b"").await;
+    assert!(code != 0 && !socket.exists(), "{error}");
+    for part in ["overlayfs cannot stand on the filesystem of", "image.provisioner"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
     umount(node);
 }
 
