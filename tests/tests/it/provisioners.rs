@@ -137,7 +137,7 @@ async fn an_overlay_carries_none_so_images_are_copied(node: &mut Node) {
     node.stop().await;
 
     // Who asks for overlays all the same is told why there are none, and what to do.
-    let (settings, socket) = (node.folder().join("overlay.toml"), node.folder().join("overlay.sock"));
+    let (settings, socket) = (node.folder().join("overlay.toml"), node.socket());
     fs::write(&settings, "image.provisioner = \"overlay\"\n").unwrap();
     let mut command = tripod(&["serve"]);
     command.arg("--config").arg(settings).arg("--root").arg(node.root());
