@@ -1,7 +1,8 @@
-"""The guest's root disk and kernel: Debian 13 by mmdebstrap, kept until its recipe changes.
+"""The guest's root disk and kernel: Debian 13 by mmdebstrap, kept until its recipe changes, one for each kernel.
 
 Packages come from the mirror that this machine's apt uses already. The kernel is Debian's own for clouds: it has NVMe
-and ext4 built in, so that it starts without an initial RAM disk.
+and ext4 built in, so that it starts without an initial RAM disk. An older one is taken from the Debian that it belongs
+to; all else stays the same.
 """
 
 import fcntl
@@ -17,12 +18,14 @@ from pathlib import Path
 from . import BUILD, VM, Failed, say
 
 SUITE = "trixie"
+# By what --kernel calls them: the Debian that they are from. The first is the one that is taken unasked.
+KERNELS = {"debian13": SUITE, "debian12": "bookworm"}
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _SIZE = "3G"  # sparse: what is empty takes no place
 _LIMIT = 900  # seconds, for a slow mirror
 _PACKAGES = (
     # A machine that starts.
-    "linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "kmod", "util-linux", "e2fsprogs", "procps",
+    "systemd-sysv", "udev", "dbus", "kmod", "util-linux", "e2fsprogs", "procps",
     # What is proven here.
     "apparmor", "apparmor-utils", "crun",
     # What our tests and critest's runner call.
@@ -45,17 +48,17 @@ class Image:
     kernel: Path
 
 
-def ensure():
-    """Makes the image unless the same one is there."""
-    folder = BUILD / "image" / _key()
+def ensure(kernel):
+    """Makes the image with this kernel unless the same one is there."""
+    folder = BUILD / "image" / f"{kernel}-{_key()}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             for old in folder.parent.iterdir():
-                if old.is_dir():
+                if old.is_dir() and old.name.partition("-")[0] not in KERNELS.keys() - {kernel}:
                     shutil.rmtree(old)
-            _make(folder)
+            _make(folder, KERNELS[kernel])
     return Image(folder / "root.img", folder / "vmlinuz")
 
 
@@ -66,13 +69,13 @@ def _key():
     return digest.hexdigest()[:16]
 
 
-def _make(folder):
-    say(f"making a Debian {SUITE} guest from packages, once")
+def _make(folder, suite):
+    say(f"making a Debian {SUITE} guest with the kernel of {suite} from packages, once")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as work:
         tree, made = Path(work) / "tree", Path(work) / "made"
         made.mkdir()
-        _bootstrap(tree)
+        _bootstrap(tree, suite)
         _furnish(tree)
         (kernel,) = (tree / "boot").glob("vmlinuz-*")
         shutil.copy(kernel, made / "vmlinuz")
@@ -85,13 +88,15 @@ def _make(folder):
     say(f"made the guest in {time.monotonic() - started:.0f} s: {size} MB")
 
 
-def _bootstrap(tree):
-    source = f"deb [signed-by={_KEYRING}] {_mirror()} {SUITE} main"
+def _bootstrap(tree, suite):
+    mirror = _mirror()
+    sources = [f"deb [signed-by={_KEYRING}] {mirror} {name} main" for name in dict.fromkeys((SUITE, suite))]
+    packages = (f"linux-image-cloud-amd64/{suite}", *_PACKAGES)
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNPACKED_WITHOUT]
     command = [
         "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory", *excluded,
         "--aptopt=Acquire::Retries \"5\"", "--aptopt=Acquire::http::Timeout \"60\"",
-        f"--include={','.join(_PACKAGES)}", SUITE, tree, source,
+        f"--include={','.join(packages)}", SUITE, tree, *sources,
     ]
     # Nobody reads an initial RAM disk.
     environment = {**os.environ, "INITRD": "No", "TMPDIR": str(tree.parent)}
