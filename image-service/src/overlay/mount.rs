@@ -8,6 +8,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use rustix::{
@@ -74,6 +75,15 @@ pub(super) fn overlay(
     }
 }
 
+/// Whether overlayfs looks at options as they come (Linux 6.5). Before, anything is taken, and what is unknown makes the
+/// mount fail, with a line in the kernel's log each time.
+fn looks_at_options() -> bool {
+    static LOOKS: OnceLock<bool> = OnceLock::new();
+    let nonsense = || fsconfig_set_flag(&fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?, "tripod");
+    // Where there is no overlayfs at all, that is told by whoever mounts one.
+    *LOOKS.get_or_init(|| nonsense().is_err())
+}
+
 enum Refusal {
     /// This kernel does not take layers one by one.
     Unknown,
@@ -82,6 +92,9 @@ enum Refusal {
 
 /// Layer by layer, since Linux 6.8: no limit but the number of layers.
 fn detached(lower: &[Layer<'_>], writable: Option<(&Path, &Path)>, label: Option<&str>) -> Result<OwnedFd, Refusal> {
+    if !looks_at_options() {
+        return Err(Refusal::Unknown);
+    }
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| Refusal::Failed(error.into()))?;
     let told = |error: Errno| {
         let mut words = [0; 512];
