@@ -78,10 +78,11 @@ pub enum ImageUser {
 impl ImageUser {
     fn parse(user: &str) -> Option<Self> {
         let user = user.split(':').next().unwrap_or_default();
-        match user.parse::<u32>() {
+        // Rust's own parser would take a sign as well.
+        match user.parse::<u32>().ok().filter(|_| user.bytes().all(|byte| byte.is_ascii_digit())) {
             _ if user.is_empty() => None,
-            Ok(uid) => Some(Self::Uid(uid.into())),
-            Err(_) => Some(Self::Name(user.to_owned())),
+            Some(uid) => Some(Self::Uid(uid.into())),
+            None => Some(Self::Name(user.to_owned())),
         }
     }
 }

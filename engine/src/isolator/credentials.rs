@@ -96,29 +96,34 @@ fn by_id(database: &Database<'_>, uid: u32) -> Result<User> {
     Ok(database.user(|user| user.uid == uid)?.unwrap_or(User { uid, ..User::default() }))
 }
 
-/// A name as an image's `USER` writes it: that of a user, or a number.
+/// A user as an image's `USER` writes it: a name, or a number.
 fn by_name(database: &Database<'_>, name: &str) -> Result<User> {
-    match (database.user(|user| user.name == name)?, number(name)) {
-        (Some(user), _) => Ok(user),
-        (None, Some(uid)) => by_id(database, uid),
-        (None, None) => Err(invalid(format!(
-            "the user {name:?} is not in the image's /etc/passwd; use its number, or add it to the image"
-        ))),
+    if let Some(uid) = number(name)? {
+        return by_id(database, uid);
     }
+    database.user(|user| user.name == name)?.ok_or_else(|| {
+        invalid(format!("the user {name:?} is not in the image's /etc/passwd; use its number, or add it to the image"))
+    })
 }
 
 fn group_by_name(database: &Database<'_>, name: &str) -> Result<u32> {
-    match (database.group(name)?, number(name)) {
-        (Some(gid), _) | (None, Some(gid)) => Ok(gid),
-        (None, None) => Err(invalid(format!(
-            "the group {name:?} is not in the image's /etc/group; use its number, or add it to the image"
-        ))),
+    if let Some(gid) = number(name)? {
+        return Ok(gid);
     }
+    database.group(name)?.ok_or_else(|| {
+        invalid(format!("the group {name:?} is not in the image's /etc/group; use its number, or add it to the image"))
+    })
 }
 
-/// A number of digits only; Rust's own parser would take a sign as well.
-fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+/// Digits are a number, even where the image's files have them as a name: that could be root's, while who was told the
+/// number takes it for somebody else's (CVE-2026-46680). Rust's own parser would take a sign as well.
+fn number(text: &str) -> Result<Option<u32>> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| invalid(format!("{text} is not a user or group ID: they end at {}", u32::MAX - 1)))
 }
 
 #[cfg(test)]

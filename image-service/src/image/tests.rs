@@ -6,6 +6,10 @@ fn users_are_numbers_or_names_without_groups() {
     assert_eq!(ImageUser::parse("1002"), Some(ImageUser::Uid(1002)));
     assert_eq!(ImageUser::parse("1003:1004"), Some(ImageUser::Uid(1003)));
     assert_eq!(ImageUser::parse("www-data:1004"), Some(ImageUser::Name("www-data".into())));
+    // What is no number must not be told as one: whoever is told a number believes it.
+    for name in ["4294967296", "-1", "+0", " 5"] {
+        assert_eq!(ImageUser::parse(name), Some(ImageUser::Name(name.into())));
+    }
 }
 
 #[test]

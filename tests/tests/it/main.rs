@@ -17,6 +17,7 @@ mod exec_streams;
 mod fifty;
 mod filesystem;
 mod hooks;
+mod hostile_images;
 mod image_archives;
 mod image_commands;
 mod images;
@@ -29,6 +30,7 @@ mod limits;
 mod logs;
 mod main_job;
 mod oci;
+mod oci_waits;
 mod pods;
 mod policy;
 mod port_forward;
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         seccomp::TESTS,
         apparmor::TESTS,
         oci::TESTS,
+        oci_waits::TESTS,
         hooks::TESTS,
         selinux::TESTS,
         resources::TESTS,
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         volumes::TESTS,
         filesystem::TESTS,
         escapes::TESTS,
+        hostile_images::TESTS,
         userns::TESTS,
         into_userns::TESTS,
         exec::TESTS,

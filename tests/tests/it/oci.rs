@@ -51,7 +51,7 @@ async fn run(cri: &Cri, script: &str) -> (String, String) {
     run_in(cri, &host_pod("main"), &shell("main", script)).await
 }
 
-async fn log(cri: &Cri, id: &str) -> String {
+pub(crate) async fn log(cri: &Cri, id: &str) -> String {
     fs::read_to_string(cri.status(id).await.unwrap().log_path).unwrap()
 }
 
@@ -338,7 +338,7 @@ async fn a_handler_that_is_not_there_is_refused(node: &mut Node) {
 }
 
 /// A runtime that is a script.
-fn script(node: &Node, text: &str) -> std::path::PathBuf {
+pub(crate) fn script(node: &Node, text: &str) -> std::path::PathBuf {
     let path = node.folder().join("runtime.sh");
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

@@ -106,8 +106,8 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 fn parse_user(line: &str) -> Option<User> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
-    let uid = super::number(fields.nth(1)?)?;
-    let gid = super::number(fields.next()?)?;
+    let uid = super::number(fields.nth(1)?).ok()??;
+    let gid = super::number(fields.next()?).ok()??;
     let home = fields.nth(1).unwrap_or_default();
     Some(User { name: name.to_owned(), uid, gid, home: home.to_owned() })
 }
@@ -116,6 +116,6 @@ fn parse_user(line: &str) -> Option<User> {
 fn parse_group(line: &str) -> Option<(&str, u32, &str)> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
-    let gid = super::number(fields.nth(1)?)?;
+    let gid = super::number(fields.nth(1)?).ok()??;
     Some((name, gid, fields.next().unwrap_or_default()))
 }

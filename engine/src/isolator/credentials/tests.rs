@@ -13,7 +13,8 @@ bad:x:twelve:12::/:
 www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
 default-user:x:1000:1000::/home/default:
 short:x:5:6
-1234:x:99:98::/odd:
+1234:x:0:0::/odd:
+99999999999:x:0:0::/:
 www-data:x:34:34:second:/nowhere:
 ";
 
@@ -25,6 +26,8 @@ www-data:x:33:
 group-defined-in-image:x:50000:default-user, other
 both:x:60:other,default-user
 broken:x::default-user
+1234:x:0:
+99999999999:x:0:
 ";
 
 fn fixture() -> Fixture {
@@ -58,7 +61,9 @@ async fn image_users_in_all_forms() {
         (":staff", ids(0, 50, &[50]), "/root"),
         ("www-data:", ids(33, 33, &[33, 50]), "/var/www"),
         ("short", ids(5, 6, &[6]), "/"),
-        ("1234", ids(99, 98, &[98]), "/odd"),
+        // Digits are never a name.
+        ("1234", ids(1234, 0, &[0]), "/"),
+        ("5:1234", ids(5, 1234, &[1234]), "/"),
     ] {
         let mut fixture = fixture();
         fixture.config.image.config.user = user.to_owned();
@@ -91,13 +96,16 @@ async fn policies_of_supplementary_groups() {
 
 #[tokio::test]
 async fn what_contradicts_itself_or_is_unknown_is_refused() {
-    let changes: [fn(&mut ContainerConfig); 8] = [
+    let changes: [fn(&mut ContainerConfig); 11] = [
         |config| config.security.gid = Some(1),
         |config| (config.security.uid, config.security.username) = (Some(1), "root".to_owned()),
         |config| config.security.username = "nobody-here".to_owned(),
         |config| config.image.config.user = "nobody-here".to_owned(),
         |config| config.image.config.user = "root:nogroup-here".to_owned(),
         |config| config.image.config.user = "99999999999".to_owned(),
+        |config| config.image.config.user = "5:99999999999".to_owned(),
+        |config| config.image.config.user = "4294967296".to_owned(),
+        |config| config.security.username = "99999999999".to_owned(),
         |config| config.security.uid = Some(u32::MAX),
         |config| config.security.supplemental_groups = vec![u32::MAX],
     ];
