@@ -45,6 +45,7 @@ pub(crate) struct Parts {
 
 /// Opens everything that the settings name, and takes up what an earlier daemon left.
 pub(crate) async fn compose(config: &Config) -> Result<Parts> {
+    tripod_sys::kernel::check().map_err(|error| Error::with(Kind::FailedPrecondition, "look at the kernel", error))?;
     let shim = ShimProgram::load(&shim_program(&config.shim.program)?)?;
     let service = ImageService::open(config.image_service()).await?;
     let limits = config.handler_limits().map_err(|wrong| Error::with(Kind::InvalidArgument, "settings", wrong))?;

@@ -4,7 +4,7 @@
 //! [`seccomp`], [`exec`], [`spawn`], [`userns`]). Composites put system calls together into things that both the daemon and the shim need and that are
 //! easy to get wrong: paths that must not leave a root ([`inroot`]), mounts that are built before anybody sees them
 //! ([`mount`]), root directories ([`root`]), messages with file descriptors ([`scm`]), sealed memory files ([`memfd`]) and programs that are waited for
-//! ([`attend`]). What only tests need is in [`filesystem`].
+//! ([`attend`]). Whether the kernel is young enough is asked once ([`kernel`]). What only tests need is in [`filesystem`].
 
 pub mod attend;
 pub mod bpf;
@@ -13,6 +13,7 @@ pub mod exec;
 pub mod filesystem;
 pub mod fork;
 pub mod inroot;
+pub mod kernel;
 pub mod memfd;
 pub mod memory;
 pub mod mount;
