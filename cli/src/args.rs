@@ -1,5 +1,7 @@
 //! What can be typed. The texts here are the help.
 
+mod help;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -22,7 +24,7 @@ pub enum Command {
     /// Pulls the image if it is not there, makes a pod with one container, shows the container's output and ends with
     /// its exit code. Works without a daemon too: where none answers, one runs inside this command for as long as it
     /// takes.
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = help::RUN)]
     Run(Box<RunArgs>),
     /// List containers
     #[command(after_help = "Examples:
@@ -59,16 +61,16 @@ it takes. `tripod images`, `tripod pull` and `tripod rmi` are `ls`, `pull` and `
         command: ImageCommand,
     },
     /// Show the log of a container
-    #[command(after_help = LOGS_HELP)]
+    #[command(after_help = help::LOGS)]
     Logs(LogsArgs),
     /// Run a command in a running container
-    #[command(after_help = EXEC_HELP)]
+    #[command(after_help = help::EXEC)]
     Exec(ExecArgs),
     /// Connect to the program that a container runs
-    #[command(after_help = ATTACH_HELP)]
+    #[command(after_help = help::ATTACH)]
     Attach(AttachArgs),
     /// Make ports of a pod ports of this machine
-    #[command(after_help = FORWARD_HELP)]
+    #[command(after_help = help::PORT_FORWARD)]
     PortForward(PortForwardArgs),
     /// Stop containers, or pods with all their containers
     #[command(
@@ -91,55 +93,6 @@ Next: `tripod rm ID`."
     Stats(StatsArgs),
 }
 
-const RUN_HELP: &str = "Examples:
-  tripod run --rm docker.io/library/busybox echo hello
-  tripod run --rm -e NAME=world -v /etc/hostname:/host:ro IMAGE sh -c 'echo $NAME; cat /host'
-  tripod run --rm --network host --memory 256m --cpus 0.5 IMAGE
-  tripod run -d --name web -p 8080:80 IMAGE
-
-With --rm nothing is left of the pod, whatever happens: Ctrl-C stops it (once more kills it at once).
-Without it the pod stays for `tripod logs`, `tripod inspect` and `tripod rm`; this needs a daemon: `tripod serve`.";
-
-const LOGS_HELP: &str = "Examples:
-  tripod logs web                          all that it has said, as far as it is kept
-  tripod logs -f --tail 10 web             the last 10 lines, and what comes until it ends
-  tripod logs --since 10m web 2>/dev/null  what it has said on standard output in the last 10 minutes
-  tripod logs --since 2026-01-31T10:00:00Z --until 2026-01-31T11:00:00Z -t web
-  tripod logs --previous web               the attempt before, of a container that kubelet has started anew
-
-What the container wrote to standard error goes to standard error. Files that kubelet has renamed and packed belong to
-the log; --follow goes on in the next one. It needs no daemon once it has begun.";
-
-const EXEC_HELP: &str = "Examples:
-  tripod exec web ls /etc                 its output as it comes
-  tripod exec -it web sh                  a shell to type in; end it with `exit` or Ctrl-D
-  tripod exec -i db psql < dump.sql       standard input from here, to its end
-  tripod exec web sh -c 'echo $PATH'      there is no shell around the command unless you ask for one
-  tripod exec -- web ls -l                all behind `--` is container, command and arguments
-
-The exit code is the command's; 124 if --timeout was over, 125 if tripod itself failed, 127 if there is no such
-program, 128+N if this one got signal N. With -t each key goes to the command, Ctrl-C too; without, Ctrl-C ends the
-session, and with it the command.
-Environment, user and working directory are the container's: `tripod exec web env NAME=VALUE CMD` adds to them.";
-
-const ATTACH_HELP: &str = "Examples:
-  tripod attach web        what it says from now on; `tripod logs -f web` has what it said before, too
-  tripod attach -i web     and what is typed goes to it
-
-Ctrl-P Ctrl-Q leaves it running where a terminal is attached; otherwise Ctrl-C does. Ending standard input (Ctrl-D, or
-the end of a file) ends the container's as well, if it was made for one session. When the container ends, so does
-this, with its exit code.";
-
-const FORWARD_HELP: &str = "Examples:
-  tripod port-forward web 8080:80           http://localhost:8080 leads to port 80 of the pod
-  tripod port-forward web 8080:80 5432      several; the second is the same on both sides
-  tripod port-forward web :80               any free port, which is said
-  tripod port-forward --address 0.0.0.0 web 8080:80
-                                            for other machines too: whoever reaches it is in the pod
-
-TCP only. In the pod it leads to its loopback, so servers that listen nowhere else are reached as well. It goes on
-until Ctrl-C, across restarts of the daemon; connections that are open then are lost.";
-
 /// Which daemon.
 #[derive(Debug, Clone, Args)]
 pub struct Connection {
@@ -148,9 +101,9 @@ pub struct Connection {
     pub socket: PathBuf,
 }
 
-/// Which store of images, where no daemon has it.
+/// Where this command finds what it needs to be the daemon itself, if none answers.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Store {
+pub struct Local {
     /// Configuration file, where no daemon answers [default: /etc/tripod/config.toml if it is there]
     #[arg(long, value_name = "FILE", help_heading = "Without a daemon")]
     pub config: Option<PathBuf>,
@@ -249,15 +202,8 @@ pub struct RunArgs {
     /// Say nothing about pulling
     #[arg(short, long)]
     pub quiet: bool,
-    /// Configuration file, where no daemon answers [default: /etc/tripod/config.toml if it is there]
-    #[arg(long, value_name = "FILE", help_heading = "Without a daemon")]
-    pub config: Option<PathBuf>,
-    /// Folder of images and records, where no daemon answers [default: the configuration's]
-    #[arg(long, value_name = "DIR", help_heading = "Without a daemon")]
-    pub root: Option<PathBuf>,
-    /// Folder of sockets, where no daemon answers [default: the configuration's]
-    #[arg(long, value_name = "DIR", help_heading = "Without a daemon")]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub local: Local,
     /// Image, as docker.io/library/busybox:latest
     pub image: String,
     /// Program and arguments, in place of the image's
@@ -297,7 +243,7 @@ pub struct ImagesArgs {
     #[command(flatten)]
     pub connection: Connection,
     #[command(flatten)]
-    pub store: Store,
+    pub local: Local,
     /// Only IDs
     #[arg(short, long)]
     pub quiet: bool,
@@ -309,7 +255,7 @@ pub struct PullArgs {
     #[command(flatten)]
     pub connection: Connection,
     #[command(flatten)]
-    pub store: Store,
+    pub local: Local,
     /// User name for the registry
     #[arg(long, requires = "password_stdin")]
     pub username: Option<String>,
@@ -329,7 +275,7 @@ pub struct RmiArgs {
     #[command(flatten)]
     pub connection: Connection,
     #[command(flatten)]
-    pub store: Store,
+    pub local: Local,
     /// Images, by name, digest or ID
     #[arg(required = true)]
     pub images: Vec<String>,

@@ -1,31 +1,19 @@
 //! A daemon for the time of one command. The program that holds both sides gives one; this crate only asks.
 
-use std::{
-    error::Error,
-    path::{Path, PathBuf},
-};
+use std::{error::Error, path::Path};
 
 use async_trait::async_trait;
 
-/// Where such a daemon finds its settings.
-#[derive(Debug, Clone, Default)]
-pub struct EmbedOptions {
-    /// Configuration file.
-    pub config: Option<PathBuf>,
-    /// Folder of what survives a reboot.
-    pub root: Option<PathBuf>,
-    /// Folder of what does not.
-    pub state: Option<PathBuf>,
-}
+use crate::args::Local;
 
 /// Can start a daemon inside this process.
 #[async_trait]
 pub trait Embed: Send + Sync {
     /// Starts one; it answers when this returns.
-    async fn start(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn Error + Send + Sync>>;
+    async fn start(&self, local: Local) -> Result<Box<dyn Embedded>, Box<dyn Error + Send + Sync>>;
 
     /// Starts one that knows images only: it opens the store and leaves pods alone.
-    async fn store(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn Error + Send + Sync>>;
+    async fn store(&self, local: Local) -> Result<Box<dyn Embedded>, Box<dyn Error + Send + Sync>>;
 }
 
 /// A daemon inside this process.

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::{
-    CliError, Client, Embed, EmbedOptions,
-    args::{Connection, ImagesArgs, PullArgs, RmiArgs, Store},
+    CliError, Client, Embed,
+    args::{Connection, ImagesArgs, Local, PullArgs, RmiArgs},
     inspect, list, pull,
 };
 
@@ -70,7 +70,7 @@ pub struct InspectImageArgs {
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
-    store: Store,
+    local: Local,
     /// Image, by name, digest or ID
     image: String,
 }
@@ -86,8 +86,8 @@ pub(crate) async fn command(command: ImageCommand, embed: &dyn Embed) -> Result<
         ImageCommand::Df(args) => df::command(args, embed).await,
         ImageCommand::Check(args) => check::command(args, embed).await,
         ImageCommand::Inspect(args) => {
-            let InspectImageArgs { connection, store, image } = args;
-            with_store(&connection, &store, embed, async |mut client| {
+            let InspectImageArgs { connection, local, image } = args;
+            with_store(&connection, &local, embed, async |mut client| {
                 let shown = inspect::image(&mut client, &image).await.map_err(|error| match error {
                     CliError::NotFound(_) => {
                         CliError::NotFound(format!("no image {image:?}; `tripod image ls` shows all"))
@@ -105,7 +105,7 @@ pub(crate) async fn command(command: ImageCommand, embed: &dyn Embed) -> Result<
 /// Does work with the daemon that answers, or else with the store opened in this process.
 pub(crate) async fn with_store<T>(
     connection: &Connection,
-    store: &Store,
+    local: &Local,
     embed: &dyn Embed,
     work: impl AsyncFnOnce(Client) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
@@ -113,8 +113,7 @@ pub(crate) async fn with_store<T>(
         Err(CliError::Connect { .. }) => {}
         client => return work(client?).await,
     }
-    let Store { config, root, state } = store.clone();
-    let opened = embed.store(EmbedOptions { config, root, state }).await;
+    let opened = embed.store(local.clone()).await;
     let opened = opened.map_err(|source| CliError::Embed { socket: connection.socket.clone(), source })?;
     let outcome = match Client::connect(opened.socket()).await {
         Ok(client) => work(client).await,

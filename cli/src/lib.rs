@@ -27,9 +27,9 @@ mod terminal;
 
 use std::process::ExitCode;
 
-pub use args::{Command, DEFAULT_SOCKET};
+pub use args::{Command, DEFAULT_SOCKET, Local};
 pub use client::Client;
-pub use embed::{Embed, EmbedOptions, Embedded};
+pub use embed::{Embed, Embedded};
 pub use error::CliError;
 pub use forward::{Address, Ports};
 pub use image::ImageCommand;

@@ -126,8 +126,8 @@ pub(crate) async fn pods(args: PodsArgs) -> Result<ExitCode, CliError> {
 }
 
 pub(crate) async fn images(args: ImagesArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
-    let ImagesArgs { connection, store, quiet } = args;
-    with_store(&connection, &store, embed, async |mut client| show_images(&mut client, quiet).await).await
+    let ImagesArgs { connection, local, quiet } = args;
+    with_store(&connection, &local, embed, async |mut client| show_images(&mut client, quiet).await).await
 }
 
 async fn show_images(client: &mut Client, quiet: bool) -> Result<ExitCode, CliError> {

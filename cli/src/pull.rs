@@ -44,8 +44,8 @@ pub(crate) async fn command(args: PullArgs, embed: &dyn Embed) -> Result<ExitCod
         Some(username) => Some(AuthConfig { username, password: password()?, ..AuthConfig::default() }),
         None => None,
     };
-    let PullArgs { connection, store, quiet, image, .. } = args;
-    with_store(&connection, &store, embed, async |mut client| {
+    let PullArgs { connection, local, quiet, image, .. } = args;
+    with_store(&connection, &local, embed, async |mut client| {
         println!("{}", pull(&mut client, &image, auth, quiet).await?);
         Ok(ExitCode::SUCCESS)
     })
@@ -60,8 +60,8 @@ fn password() -> Result<String, CliError> {
 }
 
 pub(crate) async fn remove(args: RmiArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
-    let RmiArgs { connection, store, images } = args;
-    with_store(&connection, &store, embed, async |mut client| {
+    let RmiArgs { connection, local, images } = args;
+    with_store(&connection, &local, embed, async |mut client| {
         let mut failed = 0;
         for image in &images {
             failed += report(image, remove_one(&mut client, image).await);

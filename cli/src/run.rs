@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tripod_cri_api::v1::{ContainerStatus, CreateContainerRequest, RunPodSandboxRequest, StartContainerRequest};
 
 use crate::{
-    CliError, Client, Embed, EmbedOptions, Embedded,
+    CliError, Client, Embed, Embedded,
     args::{PullPolicy, RunArgs},
     life::{Life, State},
     log::{Follower, Sink, Watch},
@@ -39,8 +39,7 @@ pub(crate) async fn run(args: Box<RunArgs>, embed: &dyn Embed) -> Result<ExitCod
             "{error}\nWithout a daemon, `tripod run` needs --rm: nobody would keep the pod."
         )));
     }
-    let options = EmbedOptions { config: args.config.clone(), root: args.root.clone(), state: args.state.clone() };
-    let started = embed.start(options).await;
+    let started = embed.start(args.local.clone()).await;
     let daemon = started.map_err(|source| CliError::Embed { socket: socket.clone(), source })?;
     let outcome = run_inside(&*daemon, &args).await;
     daemon.stop().await;

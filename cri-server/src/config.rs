@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tripod_engine::isolator::CgroupConfig;
-use tripod_image_service::{Limits, ProvisionerKind, Ranges, Timeouts, Verifiers};
+use tripod_image_service::{Config as ImageConfig, Proxies};
 use tripod_network::NetworkConfig;
 
 use crate::telemetry;
@@ -58,41 +58,6 @@ pub struct Config {
     pub log: LogConfig,
     /// Figures about the daemon.
     pub metrics: MetricsConfig,
-}
-
-/// Settings of images.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ImageConfig {
-    /// Folder with one folder for each registry, with its mirrors and certificates.
-    pub certs_dir: PathBuf,
-    /// How root filesystems are made from images.
-    pub provisioner: ProvisionerKind,
-    /// Layers that are downloaded and unpacked at the same time.
-    pub parallel_layers: usize,
-    /// Large layers of gzip are inflated by the program `igzip`, where it is installed.
-    pub igzip: bool,
-    /// Files that layers have in common are stored once.
-    pub deduplicate: bool,
-    /// Seconds for which the layers of a failed pull are kept.
-    pub keep_partial_seconds: u64,
-    /// Bytes of the filesystem that pulls leave free.
-    pub min_free_bytes: u64,
-    /// Images that the kubelet is asked to keep.
-    pub pinned: Vec<String>,
-    /// Which images may be used, in the format of containers-policy.json(5).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy_file: Option<PathBuf>,
-    /// Where signatures by GPG lie, by registry.
-    pub lookaside: BTreeMap<String, String>,
-    /// Programs that are asked about each image.
-    pub verifiers: Verifiers,
-    /// Limits on what registries send.
-    pub limits: Limits,
-    /// How long to wait for registries.
-    pub timeouts: Timeouts,
-    /// Big blobs over several connections.
-    pub ranges: Ranges,
 }
 
 /// Settings of the process that holds a pod.
@@ -151,28 +116,6 @@ impl Default for Config {
             streaming: tripod_streaming::Config::default(),
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
-        }
-    }
-}
-
-impl Default for ImageConfig {
-    fn default() -> Self {
-        let service = tripod_image_service::Config::default();
-        Self {
-            certs_dir: service.certs_dir,
-            provisioner: ProvisionerKind::default(),
-            parallel_layers: service.parallel_layers,
-            igzip: service.igzip,
-            deduplicate: service.deduplicate,
-            keep_partial_seconds: service.keep_partial_seconds,
-            min_free_bytes: service.min_free_bytes,
-            pinned: service.pinned,
-            policy_file: service.policy_file,
-            lookaside: service.lookaside,
-            verifiers: service.verifiers,
-            limits: service.limits,
-            timeouts: service.timeouts,
-            ranges: service.ranges,
         }
     }
 }
@@ -339,42 +282,9 @@ impl Config {
         Ok(self)
     }
 
-    /// The settings of the image service.
-    pub(crate) fn image_service(&self) -> tripod_image_service::Config {
-        let ImageConfig {
-            certs_dir,
-            provisioner: _,
-            parallel_layers,
-            igzip,
-            deduplicate,
-            keep_partial_seconds,
-            min_free_bytes,
-            pinned,
-            policy_file,
-            lookaside,
-            verifiers,
-            limits,
-            timeouts,
-            ranges,
-        } = self.image.clone();
-        let root = self.root.clone();
-        tripod_image_service::Config {
-            root,
-            certs_dir,
-            parallel_layers,
-            igzip,
-            deduplicate,
-            keep_partial_seconds,
-            min_free_bytes,
-            pinned,
-            policy_file,
-            lookaside,
-            verifiers,
-            limits,
-            timeouts,
-            ranges,
-            proxies: tripod_image_service::Proxies::from_env(),
-        }
+    /// The settings of the image service, with what is not in its section of the file.
+    pub(crate) fn image_service(&self) -> ImageConfig {
+        ImageConfig { root: self.root.clone(), proxies: Proxies::from_env(), ..self.image.clone() }
     }
 }
 

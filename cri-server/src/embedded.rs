@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, transport::Server};
-use tripod_cli::{Embed, EmbedOptions, Embedded};
+use tripod_cli::{Embed, Embedded, Local};
 use tripod_cri_api::v1::{
     StatusRequest, StatusResponse, VersionRequest, VersionResponse,
     runtime_service_server::{RuntimeService, RuntimeServiceServer},
@@ -34,12 +34,12 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 #[async_trait]
 impl Embed for InProcess {
-    async fn start(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Failure> {
-        Ok(Box::new(Inside(Daemon::start(&config(options)?).await?)))
+    async fn start(&self, local: Local) -> Result<Box<dyn Embedded>, Failure> {
+        Ok(Box::new(Inside(Daemon::start(&config(local)?).await?)))
     }
 
-    async fn store(&self, options: EmbedOptions) -> Result<Box<dyn Embedded>, Failure> {
-        let config = config(options)?;
+    async fn store(&self, local: Local) -> Result<Box<dyn Embedded>, Failure> {
+        let config = config(local)?;
         let (socket, listener) = Socket::bind(&config.socket).await?;
         let images = Images::new(ImageService::open(config.image_service()).await?).await?;
         let (service, own) = (image_service(images.clone(), Vec::new()), own_service(&images));
@@ -53,8 +53,8 @@ impl Embed for InProcess {
     }
 }
 
-fn config(options: EmbedOptions) -> Result<Config, Failure> {
-    let EmbedOptions { config, root, state } = options;
+fn config(local: Local) -> Result<Config, Failure> {
+    let Local { config, root, state } = local;
     let mut config = Config::load(config.as_deref(), Overrides { root, state, ..Overrides::default() })?;
     clear(&config.state);
     config.socket = config.state.join(format!("run-{}.sock", std::process::id()));

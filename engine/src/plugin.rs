@@ -15,10 +15,10 @@ use std::{
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tripod_shim_protocol::{ExecPlan, LaunchPlan, PodPlan, Resources, UserMapping};
+use tripod_shim_protocol::{ExecPlan, LaunchPlan, PodPlan, Reply, Resources, UserMapping};
 
 use crate::{
-    ContainerConfig, ContainerId, PodConfig, PodId, Result,
+    ContainerConfig, ContainerId, Error, Kind, PodConfig, PodId, Result,
     shim::Shim,
     usage::{PodUsage, Usage, WritableLayer},
 };
@@ -243,6 +243,17 @@ pub struct Task {
     pub stages: std::collections::BTreeMap<String, u64>,
 }
 
+impl TryFrom<Reply> for Task {
+    type Error = Error;
+
+    fn try_from(reply: Reply) -> Result<Self> {
+        match reply {
+            Reply::Started { pid, started_at, stages } => Ok(Self { pid, started_at, stages }),
+            other => Err(Error::new(Kind::Internal, format!("the shim answered a start with {other:?}"))),
+        }
+    }
+}
+
 /// A container that is to be started.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -297,17 +308,16 @@ pub trait Launcher: fmt::Debug + Send + Sync {
     async fn launch(&self, shim: &Shim, launch: Launch<'_>) -> Result<Task>;
 
     /// Starts one more process in a running container, with the given standard input, output and error. If it is to
-    /// have a terminal, none are given, and the terminal's master is returned.
-    async fn exec(
-        &self,
-        shim: &Shim,
-        plan: &LaunchPlan,
-        exec: ExecPlan,
-        stdio: Vec<OwnedFd>,
-    ) -> Result<Option<OwnedFd>>;
+    /// have a terminal, none are given, and the terminal's master is returned. The shim can do so by itself, whoever
+    /// made the container.
+    async fn exec(&self, shim: &Shim, exec: ExecPlan, stdio: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
+        shim.exec(exec, &stdio).await
+    }
 
-    /// Sends a signal to the container's first process.
-    async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()>;
+    /// Sends a signal to the container's first process, of which the shim is the parent.
+    async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()> {
+        shim.signal(container, signal).await
+    }
 
     /// Removes what the launcher made for a container. Idempotent.
     async fn destroy(&self, plan: &LaunchPlan) -> Result<()>;

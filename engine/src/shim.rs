@@ -26,12 +26,12 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 use tripod_shim_protocol::{
-    Event, Failure, FailureKind, FromShim, LaunchPlan, Reply, Request, RequestId, ToShim, frame, left_out,
+    Event, ExecPlan, Failure, FailureKind, FromShim, LaunchPlan, Reply, Request, RequestId, ToShim, frame, left_out,
 };
 
 pub use program::ShimProgram;
 
-use crate::{Error, Kind, PodId, Result};
+use crate::{ContainerId, Error, Kind, PodId, Result, plugin::Task};
 
 /// Longest time that a shim may take to answer. A launch is bounded by its own, longer limit: its mounts can be slow.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -165,6 +165,18 @@ impl Shim {
     /// A request that is answered with "done".
     pub async fn tell(&self, request: Request) -> Result<()> {
         self.request(request, &[]).await.map(drop)
+    }
+
+    /// Starts one more process in a running container; with a terminal, its master is returned.
+    pub(crate) async fn exec(&self, exec: ExecPlan, stdio: &[OwnedFd]) -> Result<Option<OwnedFd>> {
+        let (reply, fds) = self.request(Request::Exec(Box::new(exec)), stdio).await?;
+        Task::try_from(reply)?;
+        Ok(fds.into_iter().next())
+    }
+
+    /// Sends a signal to the first process of a container.
+    pub(crate) async fn signal(&self, container: &ContainerId, signal: i32) -> Result<()> {
+        self.tell(Request::Signal { container: container.to_string(), signal }).await
     }
 
     /// Says when the exec of this name ends, with its exit code. To be called before the exec is started.

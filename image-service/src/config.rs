@@ -4,16 +4,19 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry::proxies::Proxies;
+use crate::{provisioner::ProvisionerKind, registry::proxies::Proxies};
 
 /// Settings of the image service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Folder of everything that must survive a reboot.
+    /// Folder of everything that must survive a reboot; the node's to say, not this section's.
+    #[serde(skip)]
     pub root: PathBuf,
     /// Folder with one folder per registry, each with a `hosts.toml` in containerd's format.
     pub certs_dir: PathBuf,
+    /// How root filesystems are made from images.
+    pub provisioner: ProvisionerKind,
     /// Layers that are downloaded and unpacked at the same time, whatever images they belong to.
     pub parallel_layers: usize,
     /// Large layers of gzip are inflated by the program `igzip`, where it is installed.
@@ -52,6 +55,7 @@ impl Default for Config {
         Self {
             root: "/var/lib/tripod".into(),
             certs_dir: "/etc/tripod/certs.d".into(),
+            provisioner: ProvisionerKind::default(),
             parallel_layers: std::thread::available_parallelism().map_or(3, |cores| cores.get().max(3)),
             igzip: true,
             deduplicate: true,

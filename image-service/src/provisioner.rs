@@ -32,8 +32,9 @@ pub struct Chosen {
 }
 
 impl ImageService {
-    /// The provisioner that was asked for, or that can be.
-    pub async fn provisioner(&self, kind: ProvisionerKind) -> Result<Chosen> {
+    /// The provisioner that the settings ask for, or that can be.
+    pub async fn provisioner(&self) -> Result<Chosen> {
+        let kind = self.inner.config.provisioner;
         let overlay = self.overlay();
         let refusal =
             match kind {

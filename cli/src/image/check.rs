@@ -8,7 +8,7 @@ use tripod_cri_api::own::{CheckRequest, CheckSummary, check_event::Event};
 use super::with_store;
 use crate::{
     CliError, Client, Embed,
-    args::{Connection, Store},
+    args::{Connection, Local},
     show::{bytes, short},
 };
 
@@ -18,7 +18,7 @@ pub struct CheckArgs {
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
-    store: Store,
+    local: Local,
     /// Fetch again what is broken, from where its images came
     #[arg(long)]
     repair: bool,
@@ -33,10 +33,10 @@ pub struct CheckArgs {
 }
 
 pub(super) async fn command(args: CheckArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
-    let CheckArgs { connection, store, repair, creds, quiet, images } = args;
+    let CheckArgs { connection, local, repair, creds, quiet, images } = args;
     let (username, password) = creds.map(credentials).transpose()?.unwrap_or_default();
     let request = CheckRequest { images, repair, username, password };
-    let summary = with_store(&connection, &store, embed, async |client| follow(client, request, quiet).await).await?;
+    let summary = with_store(&connection, &local, embed, async |client| follow(client, request, quiet).await).await?;
     if !quiet {
         let CheckSummary { images, layers, blobs, bytes: read, broken, repaired } = summary;
         println!(

@@ -9,7 +9,7 @@ use tripod_cri_api::own::{Amount, DiskUsageRequest, DiskUsageResponse, ImageUsag
 use super::with_store;
 use crate::{
     CliError, Embed,
-    args::{Connection, Store},
+    args::{Connection, Local},
     show::{bytes, print, short, table},
 };
 
@@ -28,15 +28,15 @@ pub struct DfArgs {
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
-    store: Store,
+    local: Local,
     /// How the answer looks
     #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
     output: Output,
 }
 
 pub(super) async fn command(args: DfArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
-    let DfArgs { connection, store, output } = args;
-    let usage = with_store(&connection, &store, embed, async |mut client| {
+    let DfArgs { connection, local, output } = args;
+    let usage = with_store(&connection, &local, embed, async |mut client| {
         let answer = client.own.disk_usage(DiskUsageRequest {}).await;
         Ok(answer.map_err(CliError::call("ask for the use of the disk"))?.into_inner())
     })

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     CliError, Client, Embed,
-    args::{Connection, Store},
+    args::{Connection, Local},
 };
 
 pub(super) const HELP: &str = "Examples:
@@ -32,7 +32,7 @@ pub struct LoadArgs {
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
-    store: Store,
+    local: Local,
     /// Archive, or folder of an OCI layout; - is standard input [default: -]
     #[arg(short, long, value_name = "FILE|DIR")]
     input: Option<PathBuf>,
@@ -51,7 +51,7 @@ pub struct LoadArgs {
 }
 
 pub(super) async fn command(args: LoadArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
-    let LoadArgs { connection, store, input, from, name, platform, quiet } = args;
+    let LoadArgs { connection, local, input, from, name, platform, quiet } = args;
     let source = match from {
         Some(from) => Source::skopeo(&from)?,
         None => Source::open(input.as_deref())?,
@@ -62,7 +62,7 @@ pub(super) async fn command(args: LoadArgs, embed: &dyn Embed) -> Result<ExitCod
         ..LoadRequest::default()
     };
     let images =
-        with_store(&connection, &store, embed, async |mut client| load(&mut client, source, first, quiet).await)
+        with_store(&connection, &local, embed, async |mut client| load(&mut client, source, first, quiet).await)
             .await?;
     for LoadedImage { id, names } in images {
         match quiet || names.is_empty() {

@@ -8,7 +8,7 @@ use tripod_cri_api::own::{LabelFilter, PruneRequest};
 use super::with_store;
 use crate::{
     CliError, Embed, Moment,
-    args::{Connection, Store},
+    args::{Connection, Local},
     show::{bytes, short},
 };
 
@@ -18,7 +18,7 @@ pub struct PruneArgs {
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
-    store: Store,
+    local: Local,
     /// Those with tags, too, if no container uses them
     #[arg(short, long)]
     all: bool,
@@ -54,7 +54,7 @@ impl FromStr for Filter {
 }
 
 pub(super) async fn command(args: PruneArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
-    let PruneArgs { connection, store, all, filter, dry_run } = args;
+    let PruneArgs { connection, local, all, filter, dry_run } = args;
     let mut request = PruneRequest { all, dry_run, ..PruneRequest::default() };
     for filter in filter {
         match filter {
@@ -67,7 +67,7 @@ pub(super) async fn command(args: PruneArgs, embed: &dyn Embed) -> Result<ExitCo
             Filter::Label(key, value) => request.labels.push(LabelFilter { key, value }),
         }
     }
-    let pruned = with_store(&connection, &store, embed, async |mut client| {
+    let pruned = with_store(&connection, &local, embed, async |mut client| {
         let answer = client.own.prune(request).await;
         Ok(answer.map_err(CliError::call("prune images"))?.into_inner())
     })

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     CliError, Client, Embed,
-    args::{Connection, Store},
+    args::{Connection, Local},
 };
 
 pub(super) const HELP: &str = "Examples:
@@ -37,7 +37,7 @@ pub struct SaveArgs {
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
-    store: Store,
+    local: Local,
     /// File to write; - is standard output [default: -]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -53,14 +53,14 @@ pub struct SaveArgs {
 }
 
 pub(super) async fn command(args: SaveArgs, embed: &dyn Embed) -> Result<ExitCode, CliError> {
-    let SaveArgs { connection, store, output, format, quiet, images } = args;
+    let SaveArgs { connection, local, output, format, quiet, images } = args;
     let mut target = Target::open(output.as_deref())?;
     let format = match format {
         Format::OciArchive => ArchiveFormat::OciArchive,
         Format::DockerArchive => ArchiveFormat::DockerArchive,
     };
     let request = SaveRequest { images, format: format.into() };
-    with_store(&connection, &store, embed, async |mut client| {
+    with_store(&connection, &local, embed, async |mut client| {
         tokio::select! {
             saved = save(&mut client, request, &mut target, quiet) => saved,
             // So that half an archive does not stay.

@@ -20,7 +20,7 @@ use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Termios, Winsize, tcgetattr, tcsetwinsize},
 };
-use tripod_cli::{Embed, EmbedOptions, Embedded};
+use tripod_cli::{Embed, Embedded, Local};
 
 /// What this program is to be: `command`, or `terminal` and then the command.
 const STAGE: &str = "TRIPOD_CLI_IT_STAGE";
@@ -43,11 +43,11 @@ struct Alone;
 
 #[async_trait::async_trait]
 impl Embed for Alone {
-    async fn start(&self, _: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn start(&self, _: Local) -> Result<Box<dyn Embedded>, Box<dyn std::error::Error + Send + Sync>> {
         Err("there is none here".into())
     }
 
-    async fn store(&self, _: EmbedOptions) -> Result<Box<dyn Embedded>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn store(&self, _: Local) -> Result<Box<dyn Embedded>, Box<dyn std::error::Error + Send + Sync>> {
         Err("there is none here".into())
     }
 }

@@ -66,7 +66,7 @@ impl Engine {
         let request = ExecPlan { exec: name.clone(), container: container.id.to_string(), process };
         let ended = shim.exec_end(&name);
         let mut command = Command { master: None, shim: Arc::clone(&shim), name, ended, grace, over: false };
-        command.master = launcher.exec(&shim, &plan, request, ends).await?;
+        command.master = launcher.exec(&shim, request, ends).await?;
         Ok(command)
     }
 }

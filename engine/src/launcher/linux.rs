@@ -3,17 +3,16 @@
 mod hooks;
 
 use std::{
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use async_trait::async_trait;
-use tripod_shim_protocol::{ExecPlan, LaunchPlan, Reply, Request};
+use tripod_shim_protocol::{LaunchPlan, Request};
 
 use self::hooks::Bundles;
 use crate::{
-    ContainerId, Error, Kind, Result,
+    Error, Kind, Result,
     isolator::Cgroups,
     plugin::{Features, Isolator, Known, Launch, Launcher, RootFs, Task},
     shim::Shim,
@@ -58,7 +57,7 @@ impl Launcher for Linux {
         };
         shim.knows(plan)?;
         self.cgroups.create(&plan.cgroups, &plan.resources)?;
-        let mut fds: Vec<OwnedFd> = std::iter::once(rootfs).chain(volumes).collect();
+        let mut fds: Vec<_> = std::iter::once(rootfs).chain(volumes).collect();
         let work = async {
             let request = match spec {
                 None => Request::Launch(Box::new(plan.clone())),
@@ -67,7 +66,7 @@ impl Launcher for Linux {
             shim.request(request, &fds).await
         };
         match work.await {
-            Ok((reply, _)) => started(reply),
+            Ok((reply, _)) => reply.try_into(),
             Err(error) => {
                 let error = match self.cgroups.limitation(plan).await {
                     Some(limitation) => Error::new(error.kind(), format!("{error}: {}", limitation.message)),
@@ -81,41 +80,8 @@ impl Launcher for Linux {
         }
     }
 
-    async fn exec(
-        &self,
-        shim: &Shim,
-        _plan: &LaunchPlan,
-        exec: ExecPlan,
-        stdio: Vec<OwnedFd>,
-    ) -> Result<Option<OwnedFd>> {
-        self::exec(shim, exec, stdio).await
-    }
-
-    async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()> {
-        self::signal(shim, container, signal).await
-    }
-
     async fn destroy(&self, plan: &LaunchPlan) -> Result<()> {
         let removed = self.cgroups.remove(&plan.cgroups).await;
         if plan.hooks.is_empty() { removed } else { removed.and(self.bundles.remove(&plan.container).await) }
-    }
-}
-
-/// One more process in a container, which the shim starts by itself whoever made the container.
-pub(super) async fn exec(shim: &Shim, exec: ExecPlan, stdio: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
-    let (reply, fds) = shim.request(Request::Exec(Box::new(exec)), &stdio).await?;
-    started(reply)?;
-    Ok(fds.into_iter().next())
-}
-
-/// A signal to the first process of a container.
-pub(super) async fn signal(shim: &Shim, container: &ContainerId, signal: i32) -> Result<()> {
-    shim.tell(Request::Signal { container: container.to_string(), signal }).await
-}
-
-pub(super) fn started(reply: Reply) -> Result<Task> {
-    match reply {
-        Reply::Started { pid, started_at, stages } => Ok(Task { pid, started_at, stages }),
-        other => Err(Error::new(Kind::Internal, format!("the shim answered a start with {other:?}"))),
     }
 }

@@ -10,7 +10,6 @@ mod made;
 mod program;
 
 use std::{
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,12 +17,11 @@ use std::{
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tripod_shim_protocol::{ExecPlan, LaunchPlan, MountSource, OciPlan, OciRuntime, Request, UserMapping, oci::bundle};
+use tripod_shim_protocol::{LaunchPlan, MountSource, OciPlan, OciRuntime, Request, UserMapping, oci::bundle};
 
 use self::program::Program;
-use super::linux;
 use crate::{
-    ContainerId, Error, Kind, Result,
+    Error, Kind, Result,
     isolator::Cgroups,
     plugin::{Features, Known, Launch, Launcher, RootFs, Task},
     shim::Shim,
@@ -158,7 +156,7 @@ impl Launcher for Oci {
         let spec = spec.ok_or_else(|| Error::new(Kind::Internal, "launcher oci got no specification"))?;
         self.ready()?;
         let folder = self.bundles.join(&plan.container);
-        let fds: Vec<OwnedFd> = std::iter::once(rootfs).chain(volumes).collect();
+        let fds: Vec<_> = std::iter::once(rootfs).chain(volumes).collect();
         let work = async {
             self.cgroups.create(&plan.cgroups, &plan.resources)?;
             self.write(&folder, plan, spec, user)?;
@@ -166,7 +164,7 @@ impl Launcher for Oci {
             shim.request(Request::LaunchOci(Box::new(oci)), &fds).await
         };
         match work.await {
-            Ok((reply, _)) => linux::started(reply),
+            Ok((reply, _)) => reply.try_into(),
             Err(error) => {
                 if let Err(left) = self.destroy(plan).await {
                     tracing::warn!(container = plan.container, error = %left, "a failed start has left something for later");
@@ -174,20 +172,6 @@ impl Launcher for Oci {
                 Err(error)
             }
         }
-    }
-
-    async fn exec(
-        &self,
-        shim: &Shim,
-        _plan: &LaunchPlan,
-        exec: ExecPlan,
-        stdio: Vec<OwnedFd>,
-    ) -> Result<Option<OwnedFd>> {
-        linux::exec(shim, exec, stdio).await
-    }
-
-    async fn signal(&self, shim: &Shim, container: &ContainerId, signal: i32) -> Result<()> {
-        linux::signal(shim, container, signal).await
     }
 
     async fn destroy(&self, plan: &LaunchPlan) -> Result<()> {
