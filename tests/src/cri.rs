@@ -15,7 +15,7 @@ use tripod_cri_api::v1::{
     runtime_service_client::RuntimeServiceClient,
 };
 
-use crate::{eventually, image_spec};
+use crate::{eventually, image_spec, patient};
 
 /// The largest message, as the kubelet has it.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -36,7 +36,7 @@ impl Cri {
     /// Connects when the first call is made.
     pub(crate) fn new(socket: &Path) -> Self {
         let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).expect("a socket");
-        Self { channel: endpoint.timeout(CALL_LIMIT).connect_lazy() }
+        Self { channel: endpoint.timeout(patient(CALL_LIMIT)).connect_lazy() }
     }
 
     /// The connection, for other clients.
