@@ -210,9 +210,9 @@ async fn stage(
         let (decompressor, stream) = chunks(source, Algorithm::Sha256, Algorithm::Sha256, fetcher.limits.layer_bytes);
         // Nothing is compressed here; it is one stage of the stream all the same.
         let passed = tokio::task::spawn_blocking(move || decompressor.run());
-        let (limits, objects) = (fetcher.limits, Arc::clone(&fetcher.objects));
+        let (limits, objects, floor) = (fetcher.limits, Arc::clone(&fetcher.objects), fetcher.floor.clone());
         let unpacked = tokio::task::spawn_blocking(move || {
-            let result = unpack_into(&staging, stream, &limits, &objects);
+            let result = unpack_into(&staging, stream, &limits, (&objects, &floor));
             (staging, result)
         });
         let sent = send(session, artifact, &sink, meter).await;

@@ -50,7 +50,7 @@ pub(crate) fn manifest_kind(error: &ManifestError) -> Kind {
 pub(crate) fn unpack_kind(error: &UnpackError) -> Kind {
     match error {
         UnpackError::Write { source, .. } => Error::io("", io_copy(source)).kind(),
-        UnpackError::Limit { .. } => Kind::ResourceExhausted,
+        UnpackError::Limit { .. } | UnpackError::Full { .. } => Kind::ResourceExhausted,
         _ => Kind::Internal,
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     objects::Objects,
     progress::{LayerMeter, LayerState, PullMeter},
     registry::{Problem, RegistryError, Session},
+    room::Floor,
     skeleton::{Recorder, Tap},
     trash::Trash,
     unpack::{IGZIP_FROM, Igzip, TarStream, UnpackError, Unpacked, chunks, unpack_recorded},
@@ -42,6 +43,8 @@ pub(crate) struct Fetcher {
     /// Files that layers have in common.
     pub objects: Arc<Objects>,
     pub limits: Limits,
+    /// What unpacking leaves free.
+    pub floor: Floor,
     pub boot: String,
     /// Fetches, and removals too: a layer that is being removed is fetched again only afterwards.
     pub flights: Arc<Flights<Digest, Arc<Layer>, Arc<LayerMeter>>>,
@@ -63,7 +66,7 @@ impl Fetcher {
         (meter, index): (&PullMeter, usize),
     ) -> Result<Arc<Layer>> {
         loop {
-            let own = LayerMeter::new(blob.digest.clone(), blob.size);
+            let own = LayerMeter::of(blob);
             meter.replace(index, Arc::clone(&own));
             if let Some(layer) = self.catalog.state().layers.get(diff_id) {
                 own.set(LayerState::Done);
@@ -160,9 +163,9 @@ impl Fetcher {
         let (decompressor, stream) = chunks(source, algorithms.0, algorithms.1, self.limits.layer_bytes);
         let decompressor = decompressor.with(self.igzip(blob.size));
         let hashed = tokio::task::spawn_blocking(move || decompressor.run());
-        let (limits, objects) = (self.limits, Arc::clone(&self.objects));
+        let (limits, objects, floor) = (self.limits, Arc::clone(&self.objects), self.floor.clone());
         let unpacked = tokio::task::spawn_blocking(move || {
-            let result = unpack_into(&staging, stream, &limits, &objects);
+            let result = unpack_into(&staging, stream, &limits, (&objects, &floor));
             (staging, result)
         });
         let downloaded = session.download(blob, &sink, &meter.downloaded).await;
@@ -225,13 +228,13 @@ pub(crate) fn unpack_into(
     staging: &Staging,
     stream: TarStream,
     limits: &Limits,
-    objects: &Objects,
+    (objects, floor): (&Objects, &Floor),
 ) -> std::result::Result<(Unpacked, Digest), UnpackError> {
     let failed =
         |source| UnpackError::Write { step: "keep the archive's skeleton in", path: "skeleton.zst".into(), source };
     let recorder = Recorder::new(staging.folder()).map_err(failed)?;
-    let (mut unpacked, stream) =
-        unpack_recorded(Tap::new(stream, recorder), &staging.fs(), &staging.discard(), limits, Some(objects))?;
+    let (stream, shared) = (Tap::new(stream, recorder), Some((objects, floor.meter())));
+    let (mut unpacked, stream) = unpack_recorded(stream, &staging.fs(), &staging.discard(), limits, shared)?;
     let stream = stream.finish(staging.folder()).map_err(failed)?.map_err(UnpackError::Read)?;
     let digest = stream.finish().map_err(UnpackError::Read)?;
     let failed = |source| UnpackError::Write { step: "record", path: "its files".into(), source };

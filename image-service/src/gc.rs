@@ -51,7 +51,7 @@ pub(crate) async fn sweep(inner: &Arc<Inner>) {
             // Whoever joined to get the layer has to fetch it now.
             Err(Error::new(Kind::Unavailable, "the layer was just removed"))
         };
-        let ticket = inner.fetcher.flights.join(layer.clone(), LayerMeter::new(layer.clone(), 0), work);
+        let ticket = inner.fetcher.flights.join(layer.clone(), LayerMeter::empty(layer.clone()), work);
         match ticket.outcome.await {
             Err(error) if ticket.first && error.kind() != Kind::Unavailable => {
                 tracing::warn!(%layer, %error, "a layer that nobody needs stays until the next start");

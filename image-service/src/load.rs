@@ -5,6 +5,7 @@
 //! image for that. What has become of each entry is then held against manifests and configurations. Layers that no image
 //! turns out to need go with the next sweep.
 
+mod adopt;
 mod index;
 mod intake;
 

@@ -193,6 +193,16 @@ impl Objects {
         Ok(saved)
     }
 
+    /// Bytes of all objects: the most that a layer can have of them.
+    pub(crate) fn bytes(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        self.each(|_, _, stat| {
+            bytes += size(stat);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
     fn shared(&self) -> io::Result<Shared> {
         let mut shared = Shared::new();
         self.each(|_, _, stat| {
@@ -200,7 +210,7 @@ impl Objects {
             #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
             let links = u64::try_from(stat.st_nlink).unwrap_or(0);
             if links > 2 {
-                shared.insert(stat.st_ino, (links, u64::try_from(stat.st_size).unwrap_or(0).next_multiple_of(4096)));
+                shared.insert(stat.st_ino, (links, size(stat)));
             }
             Ok(())
         })?;
@@ -253,6 +263,11 @@ impl Objects {
         }
         Ok(())
     }
+}
+
+/// Bytes of a file in blocks.
+fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0).next_multiple_of(4096)
 }
 
 #[cfg(test)]

@@ -7,7 +7,11 @@ use std::sync::{
 
 use serde::Serialize;
 
-use crate::digest::Digest;
+use crate::{
+    digest::Digest,
+    manifest::Descriptor,
+    room::{Form, Left},
+};
 
 /// Where a layer is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -51,13 +55,24 @@ pub struct PullProgress {
 pub(crate) struct LayerMeter {
     digest: Digest,
     size: u64,
+    form: Form,
     pub downloaded: AtomicU64,
     state: AtomicU8,
 }
 
 impl LayerMeter {
-    pub(crate) fn new(digest: Digest, size: u64) -> Arc<Self> {
-        Arc::new(Self { digest, size, downloaded: AtomicU64::new(0), state: AtomicU8::new(0) })
+    pub(crate) fn new(digest: Digest, size: u64, form: Form) -> Arc<Self> {
+        Arc::new(Self { digest, size, form, downloaded: AtomicU64::new(0), state: AtomicU8::new(0) })
+    }
+
+    /// Of a layer that a manifest has.
+    pub(crate) fn of(blob: &Descriptor) -> Arc<Self> {
+        Self::new(blob.digest.clone(), blob.size, Form::of(blob))
+    }
+
+    /// Of work that brings nothing.
+    pub(crate) fn empty(digest: Digest) -> Arc<Self> {
+        Self::new(digest, 0, Form::Files)
     }
 
     pub(crate) fn set(&self, state: LayerState) {
@@ -97,6 +112,17 @@ impl PullMeter {
         if let Some(slot) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
             *slot = meter;
         }
+    }
+
+    /// What is still to come.
+    pub(crate) fn left(&self) -> Vec<Left> {
+        let layers = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let left = layers.iter().filter_map(|layer| {
+            let LayerProgress { digest: blob, size, downloaded, state, .. } = layer.snapshot();
+            let bytes = if state == LayerState::Done { 0 } else { size.saturating_sub(downloaded) };
+            (bytes > 0).then_some(Left { blob, bytes, form: layer.form })
+        });
+        left.collect()
     }
 
     pub(crate) fn snapshot(&self) -> PullProgress {

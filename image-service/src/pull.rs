@@ -22,10 +22,10 @@ use crate::{
     manifest::{ConfigFile, Descriptor, Document, Manifest, ManifestError, RootFs, media_type},
     platform::{Platform, choose},
     policy,
-    progress::{LayerMeter, PullMeter, PullProgress},
+    progress::{LayerMeter, LayerState, PullMeter, PullProgress},
     reference::Reference,
     registry::{Resolved, Session, auth::RegistryAuth},
-    room,
+    room::{self, Form},
     service::Inner,
 };
 
@@ -128,7 +128,7 @@ async fn run(
     inner: &Arc<Inner>,
     reference: &Reference,
     auth: Option<&RegistryAuth>,
-    meter: &PullMeter,
+    meter: &Arc<PullMeter>,
 ) -> Result<Arc<ImageRecord>> {
     policy::admit(inner, reference).await?;
     let session = Arc::new(inner.registries.session(reference, auth)?);
@@ -140,15 +140,8 @@ async fn run(
     let diff_ids = documents.config.diff_ids().to_vec();
     pins.add(&diff_ids);
     let blobs = &documents.manifest.layers;
-    meter.set(blobs.iter().map(|blob| LayerMeter::new(blob.digest.clone(), blob.size)).collect());
-    let absent = {
-        let state = inner.fetcher.catalog.state();
-        let absent = blobs.iter().zip(&diff_ids).filter(|(_, diff_id)| !state.layers.contains_key(*diff_id));
-        absent.fold(0_u64, |bytes, (blob, _)| bytes.saturating_add(blob.size))
-    };
-    if absent > 0 {
-        room::make(inner, absent).await?;
-    }
+    meter.set(meters(inner, blobs, &diff_ids));
+    let _admission = room::admit(inner, meter).await?;
     let layers = all(inner, &session, blobs, &diff_ids, meter).await?;
     let size = layers.iter().map(|layer| layer.unpacked.bytes).sum();
     let record = record(&documents, diff_ids, size);
@@ -158,6 +151,19 @@ async fn run(
         inner.sync.notify_one();
     }
     Ok(answer)
+}
+
+/// Of an image's layers, those done that are here.
+fn meters(inner: &Inner, blobs: &[Descriptor], diff_ids: &[Digest]) -> Vec<Arc<LayerMeter>> {
+    let state = inner.fetcher.catalog.state();
+    let meter = |(blob, diff_id)| {
+        let meter = LayerMeter::of(blob);
+        if state.layers.contains_key::<Digest>(diff_id) {
+            meter.set(LayerState::Done);
+        }
+        meter
+    };
+    blobs.iter().zip(diff_ids).map(meter).collect()
 }
 
 /// Sees to it that all layers of an image are in the store, side by side.
@@ -197,15 +203,16 @@ async fn pull_artifact(
     reference: &Reference,
     documents: &Documents,
     (kind, artifact): (&str, &Artifact),
-    meter: &PullMeter,
+    meter: &Arc<PullMeter>,
     mut pins: Pins,
 ) -> Result<Arc<ImageRecord>> {
     let (id, size) = (&documents.config_digest, artifact.size());
-    let own = LayerMeter::new(id.clone(), size);
-    meter.set(vec![Arc::clone(&own)]);
-    if !inner.fetcher.catalog.state().images.contains_key(id) {
-        room::make(inner, size).await?;
+    let own = LayerMeter::new(id.clone(), size, Form::Files);
+    if inner.fetcher.catalog.state().images.contains_key(id) {
+        own.set(LayerState::Done);
     }
+    meter.set(vec![Arc::clone(&own)]);
+    let _admission = room::admit(inner, meter).await?;
     let layer = artifact::ensure(&inner.fetcher, session, id, artifact, &own, &mut pins).await?;
     let record = record(documents, vec![layer.diff_id.clone()], layer.unpacked.bytes);
     let answer =

@@ -1,7 +1,12 @@
-//! Room on the disk: garbage goes at once when it is short, and pulls are refused before it is full.
+//! Room on the disk: garbage goes at once when it is short, pulls that cannot fit are refused, and unpacking stops before
+//! the disk is full.
 //!
 //! Images that have a name are the kubelet's to collect, which has its own limits, and those come first
 //! (`imageGCHighThresholdPercent`); here goes only what nothing refers to.
+
+mod admission;
+mod floor;
+mod need;
 
 use std::{
     io,
@@ -10,8 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::statvfs;
-use tripod_engine::{Error, Kind, Result};
+use rustix::fs::{statfs, statvfs};
+use tripod_engine::{Error, Result};
+
+pub(crate) use admission::{Admissions, admit};
+pub(crate) use floor::{Floor, Watch};
+pub(crate) use need::{Form, Left};
 
 use crate::{fetch::blocking, gc, service::Inner};
 
@@ -19,49 +28,31 @@ use crate::{fetch::blocking, gc, service::Inner};
 const INTERVAL: Duration = Duration::from_secs(10);
 /// How often garbage is collected while the disk stays short.
 const AGAIN: Duration = Duration::from_secs(60);
+/// Filesystems that may compress files: Btrfs, ZFS, F2FS, bcachefs.
+const COMPRESSING: [u64; 4] = [0x9123_683e, 0x2fc1_2fc1, 0xf2f5_2010, 0xca45_1a4e];
 
 /// Room on a filesystem, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
     pub total: u64,
     pub free: u64,
+    /// Files may take less than their length.
+    pub compresses: bool,
 }
 
 impl Room {
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let stat = statvfs(path)?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Self { total: bytes(stat.f_blocks), free: bytes(stat.f_bavail) })
+        #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
+        let compresses = u64::try_from(statfs(path)?.f_type).is_ok_and(|kind| COMPRESSING.contains(&kind));
+        Ok(Self { total: bytes(stat.f_blocks), free: bytes(stat.f_bavail), compresses })
     }
 
     /// How much stays free: as the setting says, but on a small filesystem no more than a twentieth.
     pub(crate) fn floor(self, setting: u64) -> u64 {
         setting.min(self.total / 20)
     }
-}
-
-/// Sees to it that `bytes` more fit, or says what to do.
-pub(crate) async fn make(inner: &Arc<Inner>, bytes: u64) -> Result<()> {
-    let fits = |room: Room| room.free >= bytes.saturating_add(room.floor(inner.config.min_free_bytes));
-    if inner.config.min_free_bytes == 0 || fits(look(inner).await?) {
-        return Ok(());
-    }
-    reclaim(inner, "there is no room for a pull").await?;
-    let room = look(inner).await?;
-    if fits(room) {
-        return Ok(());
-    }
-    let message = format!(
-        "No space left for images: {} bytes are to be fetched, {} of {} are free on the filesystem of {}, and {} of them \
-         stay free by the setting image.min_free_bytes: remove containers and images (`tripod image df`, `tripod image \
-         prune --all`), or lower the setting",
-        bytes,
-        room.free,
-        room.total,
-        inner.fetcher.layout.root().display(),
-        room.floor(inner.config.min_free_bytes)
-    );
-    Err(Error::new(Kind::ResourceExhausted, message))
 }
 
 async fn look(inner: &Arc<Inner>) -> Result<Room> {
@@ -130,7 +121,7 @@ mod tests {
 
     #[test]
     fn little_stays_free_on_little() {
-        let room = |total| Room { total, free: 0 };
+        let room = |total| Room { total, free: 0, compresses: false };
         assert_eq!(room(100 << 30).floor(2 << 30), 2 << 30);
         assert_eq!(room(20 << 20).floor(2 << 30), 1 << 20);
         assert_eq!(room(20 << 20).floor(0), 0);

@@ -25,7 +25,8 @@ use crate::{
     progress::PullMeter,
     pull::{self, PullRequest},
     registry::Registries,
-    room, sync,
+    room::{self, Admissions, Floor},
+    sync,
     trash::Trash,
     unpack::Igzip,
 };
@@ -39,6 +40,8 @@ pub(crate) struct Inner {
     pub registries: Arc<Registries>,
     pub fetcher: Arc<Fetcher>,
     pub pulls: Arc<Flights<PullKey, Arc<ImageRecord>, Arc<PullMeter>>>,
+    /// Those that may write.
+    pub admissions: Admissions,
     /// Layers wait for their sync.
     pub sync: Notify,
     /// Something may have become unneeded.
@@ -178,6 +181,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         layout,
         trash,
         limits: config.limits,
+        floor: Floor::new(config.root.clone(), config.min_free_bytes),
         boot,
         flights: Arc::default(),
         keep: Duration::from_secs(config.keep_partial_seconds),
@@ -188,6 +192,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         registries: Arc::new(registries),
         fetcher: Arc::new(fetcher),
         pulls: Arc::default(),
+        admissions: Admissions::default(),
         sync: Notify::new(),
         sweep: Notify::new(),
         usage: Arc::default(),

@@ -61,6 +61,20 @@ pub enum UnpackError {
         /// How many are allowed.
         limit: u64,
     },
+    /// What has to stay free would not.
+    #[error(
+        "No space left for images: {free} of {total} bytes are free on the filesystem, and {floor} have to stay free by the \
+         setting image.min_free_bytes: remove containers and images (`tripod image df`, `tripod image prune --all`), or \
+         lower the setting"
+    )]
+    Full {
+        /// Bytes.
+        free: u64,
+        /// Bytes.
+        total: u64,
+        /// Bytes.
+        floor: u64,
+    },
 }
 
 impl UnpackError {

@@ -16,9 +16,10 @@ use crate::{
     fetch::blocking,
     layers::Layer,
     manifest::{Descriptor, Document},
-    progress::LayerMeter,
+    progress::{LayerMeter, PullMeter},
     reference::Reference,
     registry::{Session, auth::RegistryAuth},
+    room,
     service::Inner,
 };
 
@@ -128,9 +129,13 @@ impl<'a> Repair<'a> {
         diff_id: &Digest,
     ) -> Result<Vec<ContainerId>> {
         let session = Arc::new(self.inner.registries.session(reference, self.auth)?);
+        let meter = LayerMeter::of(blob);
+        let all = Arc::new(PullMeter::default());
+        all.set(vec![Arc::clone(&meter)]);
+        let _admission = room::admit(self.inner, &all).await?;
         let ticket = {
             let (inner, diff_id) = (Arc::clone(self.inner), diff_id.clone());
-            let (blob, meter) = (blob.clone(), LayerMeter::new(blob.digest.clone(), blob.size));
+            let (blob, meter) = (blob.clone(), meter);
             let watch = Arc::clone(&meter);
             let key = diff_id.clone();
             self.inner

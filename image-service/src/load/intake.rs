@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io::{self, BufRead, BufReader, Read},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use bytes::{Buf, Bytes};
@@ -11,16 +11,17 @@ use flate2::bufread::MultiGzDecoder;
 use tokio::{runtime::Handle, sync::mpsc};
 use tripod_engine::{Error, Kind};
 
-use super::{LoadError, shown};
+use super::{LoadError, adopt::adopt, shown};
 use crate::{
     catalog::Pins,
     content,
     digest::{Algorithm, Digest},
-    fetch::{Fetcher, unpack_into},
+    fetch::unpack_into,
+    figures::add,
     layers::{Layer, Staging},
     manifest::Document,
-    progress::LayerMeter,
-    room,
+    progress::{LayerMeter, PullMeter},
+    room::{self, Form},
     service::Inner,
     unpack::{
         UnpackError,
@@ -38,6 +39,8 @@ const MAX_DOCUMENTS: u64 = 64 << 20;
 const PIECES: usize = 16;
 const PIECE: usize = 256 << 10;
 const BLOCK: usize = 512;
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// What was in an archive, by path.
 #[derive(Debug, Default)]
@@ -290,7 +293,11 @@ impl Intake<'_> {
             move |error| LoadError::Store(Error::io(step, error))
         };
         let handle = Handle::current();
-        handle.block_on(room::make(self.inner, size))?;
+        let form = if start.starts_with(&GZIP) || start.starts_with(&ZSTD) { Form::Compressed } else { Form::Archive };
+        let meter = LayerMeter::new(digest.cloned().unwrap_or_else(|| Digest::of(path)), size, form);
+        let all = Arc::new(PullMeter::default());
+        all.set(vec![Arc::clone(&meter)]);
+        let _admission = handle.block_on(room::admit(self.inner, &all))?;
         let permit = handle.block_on(fetcher.permits.acquire());
         let _permit = permit.map_err(|error| Error::with(Kind::Internal, "no permit", error))?;
         let staging = Staging::new(&fetcher.layout, &fetcher.trash).map_err(failed("make a staging folder"))?;
@@ -300,8 +307,9 @@ impl Intake<'_> {
         let decompressor = decompressor.with(fetcher.igzip(size));
         let (fed, got, unpacked) = std::thread::scope(|scope| {
             let hashed = scope.spawn(move || decompressor.run());
-            let unpacked = scope.spawn(|| unpack_into(&staging, stream, &fetcher.limits, &fetcher.objects));
-            let fed = feed(archive, start, &sink);
+            let unpacked =
+                scope.spawn(|| unpack_into(&staging, stream, &fetcher.limits, (&fetcher.objects, &fetcher.floor)));
+            let fed = feed(archive, start, &sink, &meter);
             drop(sink);
             (fed, hashed.join(), unpacked.join())
         });
@@ -315,7 +323,7 @@ impl Intake<'_> {
         }
         let (unpacked, diff_id) = match unpacked {
             Ok(unpacked) => unpacked,
-            Err(source @ (UnpackError::Write { .. } | UnpackError::Limit { .. })) => {
+            Err(source @ (UnpackError::Write { .. } | UnpackError::Limit { .. } | UnpackError::Full { .. })) => {
                 return Err(LoadError::Unpack { entry: shown(path), source });
             }
             Err(error) => return Ok(Other::Odd(chain(&error))),
@@ -328,7 +336,12 @@ impl Intake<'_> {
 }
 
 /// Hands an entry's content on, for as long as somebody wants it.
-fn feed(archive: &mut Archive<impl BufRead>, start: Vec<u8>, sink: &mpsc::Sender<Bytes>) -> Result<(), UnpackError> {
+fn feed(
+    archive: &mut Archive<impl BufRead>,
+    start: Vec<u8>,
+    sink: &mpsc::Sender<Bytes>,
+    meter: &LayerMeter,
+) -> Result<(), UnpackError> {
     if sink.blocking_send(start.into()).is_err() {
         return Ok(());
     }
@@ -339,37 +352,9 @@ fn feed(archive: &mut Archive<impl BufRead>, start: Vec<u8>, sink: &mpsc::Sender
             return Ok(());
         }
         archive.consume(piece.len());
+        add(&meter.downloaded, piece.len() as u64);
         if sink.blocking_send(piece).is_err() {
             return Ok(());
-        }
-    }
-}
-
-/// Moves an unpacked layer into place, unless somebody was quicker.
-pub(crate) async fn adopt(fetcher: &Arc<Fetcher>, staging: Staging, layer: Layer) -> Result<(), Error> {
-    let (staging, layer) = (Arc::new(Mutex::new(Some(staging))), Arc::new(layer));
-    loop {
-        if fetcher.catalog.state().layers.contains_key(&layer.diff_id) {
-            return Ok(());
-        }
-        let work = || {
-            let (fetcher, staging, layer) = (Arc::clone(fetcher), Arc::clone(&staging), Arc::clone(&layer));
-            async move {
-                let staging = staging.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let staging = staging.ok_or_else(|| Error::new(Kind::Internal, "a layer was moved away"))?;
-                let (layout, moved) = (fetcher.layout.clone(), Arc::clone(&layer));
-                let installed = crate::fetch::blocking(move || staging.install(&layout, &moved)).await?;
-                installed.map_err(|error| Error::io("cannot move a layer into place", error))?;
-                fetcher.catalog.state().layers.insert(layer.diff_id.clone(), Arc::clone(&layer));
-                Ok(layer)
-            }
-        };
-        let meter = LayerMeter::new(layer.diff_id.clone(), 0);
-        let ticket = fetcher.flights.join(layer.diff_id.clone(), meter, work);
-        match ticket.outcome.await {
-            // Of another's work it matters only that it is over.
-            _ if !ticket.first => {}
-            outcome => return outcome.map(drop),
         }
     }
 }
@@ -383,7 +368,7 @@ fn named(path: &[u8]) -> Option<Digest> {
 /// Whether a file begins as layers do: with a compression, the header of a tar archive, or the end of an empty one.
 fn is_layer(start: &[u8]) -> bool {
     match start {
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => true,
+        compressed if compressed.starts_with(&GZIP) || compressed.starts_with(&ZSTD) => true,
         block if block.len() == BLOCK => {
             let header = tar::Header::from_byte_slice(block);
             let sum: u32 = block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum();

@@ -26,7 +26,7 @@ use super::{
     attributes::{Attributes, allowed, gid, ignore_unsupported, times, uid},
     tree::{Tree, below, clean, magic, open_root, split},
 };
-use crate::{config::Limits, objects::Objects, record::ContentHash, skeleton::Tap};
+use crate::{config::Limits, objects::Objects, record::ContentHash, room::Watch, skeleton::Tap};
 
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What AUFS kept in layers for itself.
@@ -43,6 +43,8 @@ struct Extraction<'a, R> {
     hash: ContentHash,
     /// Files that other layers have.
     objects: Option<&'a Objects>,
+    /// Whether there is room for what is written.
+    room: Option<Watch<'a>>,
     /// What is read of them.
     buffer: Vec<u8>,
 }
@@ -60,14 +62,16 @@ pub(crate) fn unpack<R: BufRead>(
     Ok((unpacked, stream.into_inner()))
 }
 
-/// As [`unpack`], with a record of what becomes no file. What is among `objects` is linked rather than written.
+/// As [`unpack`], with a record of what becomes no file. What is among a store's objects is linked rather than written,
+/// and its disk is left some room.
 pub(crate) fn unpack_recorded<R: BufRead>(
     stream: Tap<R>,
     root: &Path,
     discard: &Path,
     limits: &Limits,
-    objects: Option<&Objects>,
+    store: Option<(&Objects, Watch<'_>)>,
 ) -> Result<(Unpacked, Tap<R>), UnpackError> {
+    let (objects, room) = store.unzip();
     let open = |path: &Path| {
         open_root(path).map_err(|error| UnpackError::write("open", path.as_os_str().as_encoded_bytes(), error))
     };
@@ -80,6 +84,7 @@ pub(crate) fn unpack_recorded<R: BufRead>(
         result: Unpacked::default(),
         hash: ContentHash::default(),
         objects,
+        room,
         buffer: Vec::new(),
     };
     let outcome = extraction.run();

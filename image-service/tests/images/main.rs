@@ -19,6 +19,7 @@ mod oracle;
 mod proxies;
 mod ranges;
 mod registry;
+mod room;
 mod root;
 mod statuses;
 mod store;

@@ -64,6 +64,7 @@ impl<R: BufRead> Extraction<'_, R> {
             None => {
                 if let Some(object) = object.filter(|_| equal > 0) {
                     copy_out(&object.file, &file, equal).map_err(copied(path))?;
+                    self.wrote(equal)?;
                 }
                 let written = equal + self.copy(&file, path, equal, u64::MAX)?;
                 self.result.contents.insert(inode(&file, path)?, std::mem::take(&mut self.hash).finish());
@@ -123,9 +124,15 @@ impl<R: BufRead> Extraction<'_, R> {
             self.hash.update(&content[..count], count as u64 == left);
             self.archive.consume(count);
             written += count as u64;
+            self.wrote(count as u64)?;
         }
         self.archive.reader().no_file();
         Ok(written)
+    }
+
+    /// Counts bytes that were written, and stops when the disk gets full.
+    fn wrote(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        self.room.as_mut().map_or(Ok(()), |room| room.wrote(bytes))
     }
 
     /// What another layer has that looks like this entry.
