@@ -194,7 +194,7 @@ enum Failure {
 }
 
 /// From the registry into a staging folder, by another host if one has it wrong.
-async fn stage(
+pub(crate) async fn stage(
     fetcher: &Fetcher,
     session: &Session,
     artifact: &Artifact,

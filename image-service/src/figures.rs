@@ -51,6 +51,10 @@ pub struct Figures {
     pub layers: u64,
     /// Bytes on disk of those layers.
     pub layer_bytes: u64,
+    /// Bytes that are not there because layers have files in common, as of the last count.
+    pub saved_bytes: u64,
+    /// Files that those are.
+    pub saved_files: u64,
     /// Runs of the garbage collection.
     pub collections: u64,
     /// Layers that it removed.
@@ -149,6 +153,8 @@ impl ImageService {
         figures.pulls_running = inner.pulls.running().len() as u64;
         let layers = inner.fetcher.flights.running();
         figures.under_way(layers.iter().map(|meter| meter.snapshot()));
+        let saved = inner.fetcher.objects.saved_lately();
+        (figures.saved_bytes, figures.saved_files) = (saved.bytes, saved.inodes);
         let state = inner.fetcher.catalog.state();
         figures.images = state.images.len() as u64;
         figures.layers = state.layers.len() as u64;

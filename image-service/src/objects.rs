@@ -13,7 +13,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -97,6 +97,15 @@ pub(crate) struct Saved {
     pub inodes: u64,
 }
 
+impl Saved {
+    fn add(&mut self, object: &Stat) {
+        // Its first layer and the object itself.
+        let more = links(object).saturating_sub(2);
+        self.bytes += more * size(object);
+        self.inodes += more;
+    }
+}
+
 /// Files that more than one layer has, by inode: their links and bytes.
 type Shared = HashMap<u64, (u64, u64)>;
 
@@ -167,30 +176,42 @@ impl Objects {
 
     /// Removes objects that no layer has any more.
     pub(crate) fn sweep(&self) -> io::Result<()> {
+        let changes = self.changes.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut saved = Saved::default();
         self.each(|folder, name, stat| {
+            saved.add(stat);
             // Who links to it in this very moment has it alone.
             match if stat.st_nlink == 1 { unlinkat(folder, name, AtFlags::empty()) } else { Ok(()) } {
                 Ok(()) | Err(Errno::NOENT) => Ok(()),
                 Err(error) => Err(error.into()),
             }
         })?;
-        self.changed();
+        *self.known() = Some((changes, saved));
         Ok(())
     }
 
     /// What sharing saves in all.
     pub(crate) fn saved(&self) -> io::Result<Saved> {
         let changes = self.changes.load(Ordering::Relaxed);
-        let known = *self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, saved)) = known.filter(|(then, _)| *then == changes) {
+        if let Some((_, saved)) = self.known().filter(|(then, _)| *then == changes) {
             return Ok(saved);
         }
-        let saved = self.shared()?.values().fold(Saved::default(), |saved, (links, bytes)| Saved {
-            bytes: saved.bytes + (links - 2) * bytes,
-            inodes: saved.inodes + links - 2,
-        });
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some((changes, saved));
+        let mut saved = Saved::default();
+        self.each(|_, _, stat| {
+            saved.add(stat);
+            Ok(())
+        })?;
+        *self.known() = Some((changes, saved));
         Ok(saved)
+    }
+
+    /// What it saved when somebody counted last: after each collection, and some seconds after pulls.
+    pub(crate) fn saved_lately(&self) -> Saved {
+        self.known().map_or_else(Saved::default, |(_, saved)| saved)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<(u64, Saved)>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of all objects: the most that a layer can have of them.
@@ -206,11 +227,8 @@ impl Objects {
     fn shared(&self) -> io::Result<Shared> {
         let mut shared = Shared::new();
         self.each(|_, _, stat| {
-            // Its layers and the object itself.
-            #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
-            let links = u64::try_from(stat.st_nlink).unwrap_or(0);
-            if links > 2 {
-                shared.insert(stat.st_ino, (links, size(stat)));
+            if links(stat) > 2 {
+                shared.insert(stat.st_ino, (links(stat), size(stat)));
             }
             Ok(())
         })?;
@@ -263,6 +281,12 @@ impl Objects {
         }
         Ok(())
     }
+}
+
+/// Layers that have an object, and the object itself.
+fn links(stat: &Stat) -> u64 {
+    #[allow(clippy::useless_conversion, reason = "its type differs between architectures")]
+    u64::try_from(stat.st_nlink).unwrap_or(0)
 }
 
 /// Bytes of a file in blocks.

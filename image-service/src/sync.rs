@@ -22,6 +22,10 @@ pub(crate) fn start(inner: &Arc<Inner>) {
             // The pulls are over for now, and malloc keeps what they have used.
             let synced = blocking(move || {
                 let synced = run(&inner);
+                // For whoever asks for figures, who does not wait for it.
+                if let Err(error) = inner.fetcher.objects.saved() {
+                    tracing::warn!(%error, "what shared files save could not be counted");
+                }
                 tripod_sys::memory::trim();
                 synced
             });

@@ -40,13 +40,15 @@ const NOWHERE: &str = "/tripod-tests-no-such-folder";
 /// Failures to hear of a step before the test is given up.
 const MANY: u32 = 1000;
 
-/// How a program ended, and how many steps it began.
+/// How a program ended, and what steps it began.
 #[derive(Debug)]
 pub struct Steps {
     /// How it ended.
     pub status: ExitStatus,
     /// Steps that it began.
     pub taken: usize,
+    /// The names of those system calls. Before the last of a program that was killed it was stopped.
+    pub calls: Vec<String>,
 }
 
 /// Starts programs that can be killed at their steps, one after the other.
@@ -89,7 +91,7 @@ impl Stepper {
     pub fn run_until(&self, command: Command, last: usize) -> Steps {
         self.over.store(false, Ordering::SeqCst);
         self.commands.send(command).expect("the thread that starts programs");
-        let (mut taken, mut failures) = (0, 0);
+        let (mut taken, mut failures, mut calls) = (0, 0, Vec::new());
         loop {
             let request = match ScmpNotifReq::receive(self.listener) {
                 Ok(request) => request,
@@ -104,6 +106,7 @@ impl Stepper {
             let over = self.over.load(Ordering::SeqCst);
             if !over {
                 taken += 1;
+                calls.push(request.data.syscall.get_name().unwrap_or_default());
                 if taken == last.saturating_add(1) {
                     let pid = Pid::from_raw(request.pid.cast_signed()).expect("a process");
                     // The number of any thread does for the whole process.
@@ -117,7 +120,7 @@ impl Stepper {
                 break;
             }
         }
-        Steps { status: self.ends.recv().expect("the end of the program"), taken }
+        Steps { status: self.ends.recv().expect("the end of the program"), taken, calls }
     }
 }
 

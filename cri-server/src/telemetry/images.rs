@@ -58,7 +58,9 @@ fn encode(figures: &Figures, mut encoder: DescriptorEncoder<'_>) -> Result<(), s
         ("tripod_image_here", "What is here of the layers on their way", Some(Unit::Bytes), figures.bytes_here),
         ("tripod_image_store_images", "Images in the store", None, figures.images),
         ("tripod_image_store_layers", "Layers in the store", None, figures.layers),
-        ("tripod_image_store", "Layers in the store, on disk", Some(Unit::Bytes), figures.layer_bytes),
+        ("tripod_image_store", "Layers in the store, each by itself", Some(Unit::Bytes), figures.layer_bytes),
+        ("tripod_image_saved", "Disk that files save which layers share", Some(Unit::Bytes), figures.saved_bytes),
+        ("tripod_image_saved_files", "Files that are there for several layers at once", None, figures.saved_files),
     ];
     for (name, help, unit, number) in gauges {
         gauge(number).encode(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?)?;
@@ -114,6 +116,8 @@ mod tests {
             bytes_under_way: 10,
             downloaded_bytes: 77,
             collected_bytes: 5,
+            saved_bytes: 8192,
+            saved_files: 2,
             ..Figures::default()
         };
         let mut registry = Registry::default();
@@ -130,6 +134,8 @@ mod tests {
             "tripod_image_under_way_bytes 10",
             "tripod_image_downloaded_bytes_total 77",
             "tripod_image_gc_bytes_total 5",
+            "tripod_image_saved_bytes 8192",
+            "tripod_image_saved_files 2",
             "tripod_image_pulled_layers_total{from=\"store\"} 0",
         ] {
             assert!(told.lines().any(|found| found == line), "{line} is not in\n{told}");

@@ -10,6 +10,7 @@ use tripod_engine::{ContainerId, Error, Kind, Result};
 
 use super::{CheckEvent, Scope, name};
 use crate::{
+    artifact::{self, Artifact},
     catalog::ImageRecord,
     content,
     digest::Digest,
@@ -19,7 +20,7 @@ use crate::{
     progress::{LayerMeter, PullMeter},
     reference::Reference,
     registry::{Session, auth::RegistryAuth},
-    room,
+    room::{self, Form},
     service::Inner,
 };
 
@@ -69,13 +70,9 @@ impl<'a> Repair<'a> {
     pub(super) async fn layer(&self, diff_id: &Digest) -> CheckEvent {
         let mut tries = Vec::new();
         for (image, reference) in self.sources(|image| image.layers.contains(diff_id)) {
-            let fetched = match self.descriptor(&image, diff_id).await {
-                Some(blob) => self.fetch_layer(&reference, &blob, diff_id).await,
-                None if image.artifact.is_some() => {
-                    let message = format!("remove the artifact {} and pull it again", image.id);
-                    Err(Error::new(Kind::Unimplemented, message))
-                }
-                None => Err(Error::new(Kind::NotFound, format!("no manifest of image {} names its layers", image.id))),
+            let fetched = match self.origin(&image, diff_id).await {
+                Ok(origin) => self.fetch_layer(&reference, origin, diff_id).await,
+                Err(error) => Err(error),
             };
             match fetched {
                 Ok(containers) => {
@@ -103,11 +100,17 @@ impl<'a> Repair<'a> {
         sources
     }
 
-    /// The blob that a layer came from, by a manifest of an image.
-    async fn descriptor(&self, image: &Arc<ImageRecord>, diff_id: &Digest) -> Option<Descriptor> {
+    /// What a layer came from, by a manifest of an image.
+    async fn origin(&self, image: &Arc<ImageRecord>, diff_id: &Digest) -> Result<Origin> {
         let (layout, image, limit) =
             (self.inner.fetcher.layout.clone(), Arc::clone(image), self.inner.config.limits.layers);
-        let index = image.layers.iter().position(|layer| layer == diff_id)?;
+        let unknown = Error::new(Kind::NotFound, format!("no manifest of image {} names its layers", image.id));
+        if image.artifact.is_some() {
+            let manifest = blocking(move || content::read(&layout, &image.id)).await?;
+            let artifact = manifest.and_then(|manifest| Artifact::parse(&manifest, limit).ok());
+            return artifact.map(Origin::Artifact).ok_or(unknown);
+        }
+        let Some(index) = image.layers.iter().position(|layer| layer == diff_id) else { return Err(unknown) };
         let found = blocking(move || {
             image.blobs.keys().filter(|blob| **blob != image.id).find_map(|blob| {
                 let bytes = content::read(&layout, blob)?;
@@ -119,33 +122,37 @@ impl<'a> Repair<'a> {
                 }
             })
         });
-        found.await.ok().flatten()
+        found.await?.map(Origin::Blob).ok_or(unknown)
     }
 
-    async fn fetch_layer(
-        &self,
-        reference: &Reference,
-        blob: &Descriptor,
-        diff_id: &Digest,
-    ) -> Result<Vec<ContainerId>> {
+    async fn fetch_layer(&self, reference: &Reference, origin: Origin, diff_id: &Digest) -> Result<Vec<ContainerId>> {
         let session = Arc::new(self.inner.registries.session(reference, self.auth)?);
-        let meter = LayerMeter::of(blob);
+        let meter = match &origin {
+            Origin::Blob(blob) => LayerMeter::of(blob),
+            Origin::Artifact(artifact) => LayerMeter::new(diff_id.clone(), artifact.size(), Form::Files),
+        };
         let all = Arc::new(PullMeter::default());
         all.set(vec![Arc::clone(&meter)]);
         let _admission = room::admit(self.inner, &all).await?;
         let ticket = {
-            let (inner, diff_id) = (Arc::clone(self.inner), diff_id.clone());
-            let (blob, meter) = (blob.clone(), meter);
-            let watch = Arc::clone(&meter);
-            let key = diff_id.clone();
-            self.inner
-                .fetcher
-                .flights
-                .join(key, watch, move || async move { replace(&inner, &session, &blob, &diff_id, &meter).await })
+            let (inner, key, watch) = (Arc::clone(self.inner), diff_id.clone(), Arc::clone(&meter));
+            let work = {
+                let diff_id = diff_id.clone();
+                move || async move { replace(&inner, &session, &origin, &diff_id, &meter).await }
+            };
+            self.inner.fetcher.flights.join(key, watch, work)
         };
         ticket.outcome.await?;
         Ok(holders(self.inner, diff_id))
     }
+}
+
+/// What a layer is made from.
+enum Origin {
+    /// Its archive.
+    Blob(Descriptor),
+    /// Files, which are packed on their way.
+    Artifact(Artifact),
 }
 
 fn failed(object: String, tries: &[String]) -> CheckEvent {
@@ -167,12 +174,22 @@ fn holders(inner: &Inner, diff_id: &Digest) -> Vec<ContainerId> {
 async fn replace(
     inner: &Arc<Inner>,
     session: &Session,
-    blob: &Descriptor,
+    origin: &Origin,
     diff_id: &Digest,
     meter: &LayerMeter,
 ) -> Result<Arc<Layer>> {
     let fetcher = &inner.fetcher;
-    let (staging, unpacked) = fetcher.stage(session, blob, diff_id, meter).await?;
+    let (staging, unpacked) = match origin {
+        Origin::Blob(blob) => fetcher.stage(session, blob, diff_id, meter).await?,
+        Origin::Artifact(artifact) => {
+            let (staging, unpacked, got) = artifact::stage(fetcher, session, artifact, meter).await?;
+            if got != *diff_id {
+                let message = format!("its files make the layer {got} now: remove the artifact and pull it again");
+                return Err(Error::new(Kind::FailedPrecondition, message));
+            }
+            (staging, unpacked)
+        }
+    };
     let layer = Layer::new(diff_id.clone(), unpacked, &fetcher.boot);
     let (layout, own) = (fetcher.layout.clone(), layer.clone());
     let kept: BTreeSet<ContainerId> = holders(inner, diff_id).into_iter().collect();

@@ -6,14 +6,15 @@ use std::{
 };
 
 use rustix::fs::{AtFlags, CWD, Timestamps, XattrFlags, setxattr, utimensat};
+use serde_json::{Value, json};
 use tar::EntryType;
 use tokio::sync::mpsc;
 use tripod_engine::{ContainerId, plugin::Provisioner};
-use tripod_image_service::{CheckEvent, CheckRequest, CheckSummary, ImageService, RegistryAuth};
+use tripod_image_service::{CheckEvent, CheckRequest, CheckSummary, Digest, ImageService, RegistryAuth};
 
 use super::{
     fake::{Fake, Reply},
-    fixture::{Compression, Image, Layer, Tar},
+    fixture::{Compression, Image, Layer, OCI_MANIFEST, Tar},
     root::{Root, detached, visible},
     store::{names, settle},
 };
@@ -242,6 +243,44 @@ async fn repairs_take_credentials_and_say_what_is_missing() {
     assert_eq!(std::fs::read_to_string(fs.join("etc/content")).unwrap(), "wrong");
     let (events, summary) = check(&root.images, CheckRequest { auth: auth(), ..repair() }).await;
     assert_eq!(summary.repaired, 1, "{events:?}");
+    assert_sound(&root.images).await;
+    root.assert_no_leftovers();
+}
+
+#[tokio::test]
+async fn files_of_artifacts_are_fetched_again() {
+    let blobs: [&[u8]; 2] = [b"weights", b"words"];
+    let layers: Vec<Value> = [("model/weights", blobs[0]), ("readme", blobs[1])]
+        .map(|(title, blob)| {
+            json!({"mediaType": "application/octet-stream", "digest": Digest::of(blob), "size": blob.len(),
+                   "annotations": {"org.opencontainers.image.title": title}})
+        })
+        .to_vec();
+    let config = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2});
+    let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "application/vnd.example.model",
+                          "config": config, "layers": layers});
+    let served = Image { layers: Vec::new(), config: b"{}".to_vec(), manifest: manifest.to_string().into_bytes() };
+    let fake = Fake::with(&served, move |seen| {
+        let blob = blobs.iter().find(|blob| seen.path.ends_with(&Digest::of(blob).to_string()))?;
+        Some(Reply::ok(blob))
+    })
+    .await;
+    let root = Root::new().await;
+    let artifact = root.pull(&fake.name()).await.unwrap();
+    assert_eq!(artifact.id, served.digest());
+    let layers: Vec<PathBuf> =
+        std::fs::read_dir(root.path().join("layers")).unwrap().map(|layer| layer.unwrap().path()).collect();
+    let [layer] = &layers[..] else { panic!("{layers:?}") };
+    let weights = layer.join("fs/model/weights");
+    std::fs::write(&weights, "WEIGHTS").unwrap();
+    std::fs::write(blob(&root, &artifact.id), "{}").unwrap();
+    let (events, summary) = check(&root.images, repair()).await;
+    assert_eq!((summary.broken, summary.repaired), (2, 2), "{events:?}");
+    assert_eq!(std::fs::read(&weights).unwrap(), blobs[0]);
+    assert_sound(&root.images).await;
+    std::fs::remove_dir_all(layer).unwrap();
+    let (events, summary) = check(&root.images, repair()).await;
+    assert_eq!((summary.broken, summary.repaired), (1, 1), "{events:?}");
     assert_sound(&root.images).await;
     root.assert_no_leftovers();
 }

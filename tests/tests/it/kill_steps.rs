@@ -1,17 +1,29 @@
-//! SIGKILL at each step of a pull and of a removal to the disk, one after the other, and at any moment of parallel pulls.
+//! SIGKILL at each step of a pull, of a removal and of a sync to the disk, one after the other, and at any moment of parallel pulls.
 
 use std::{
-    env,
-    path::Path,
+    env, fs,
+    path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use serde_json::Value;
 
 use tripod_tests::{Image, Layer, Node, Stepper, Steps, Tree, tests};
 
 use crate::disk_faults::{Chance, push, seed, sound};
 
-tests![each_step_of_a_pull_can_be_the_last, each_step_of_a_removal_can_be_the_last, kills_during_pulls_break_nothing,];
+tests![
+    each_step_of_a_pull_can_be_the_last,
+    each_step_of_a_removal_can_be_the_last,
+    each_step_of_a_sync_can_be_the_last,
+    kills_during_pulls_break_nothing,
+];
 
 /// How many steps lie between two kills, where not each is to be the last (1).
 const STRIDE: &str = "TRIPOD_TESTS_STRIDE";
@@ -114,6 +126,88 @@ async fn each_step_of_a_removal_can_be_the_last(node: &mut Node) {
                 root.join("layers").read_dir().unwrap().count() + root.join("staging").read_dir().unwrap().count();
             assert_eq!(layers, 0, "after step {last}: something stays");
         }
+    };
+    tokio::task::spawn_blocking(work).await.unwrap();
+}
+
+/// The records of all layers.
+fn records(root: &Path) -> Vec<(PathBuf, Value)> {
+    let record = |layer: fs::DirEntry| {
+        let path = layer.path().join("layer.json");
+        let record = serde_json::from_slice(&fs::read(&path).expect("the record of a layer")).expect("a whole record");
+        (path, record)
+    };
+    fs::read_dir(root.join("layers")).expect("the layers").flatten().map(record).collect()
+}
+
+/// Says whether a layer waits for its sync: the boot under which it was unpacked.
+const MARK: &str = "unsynced_since_boot";
+
+fn waiting(root: &Path) -> usize {
+    records(root).iter().filter(|(_, record)| record.get(MARK).is_some()).count()
+}
+
+/// Leaves all layers as a pull does that has just ended.
+fn unsync(root: &Path) {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot ID");
+    for (path, mut record) in records(root) {
+        record[MARK] = boot.trim().into();
+        fs::write(path, record.to_string()).expect("write the record of a layer");
+    }
+}
+
+/// `tripod image load` until it has synced all layers that it found, as every process that has the store open does after
+/// some seconds, or is killed at this step.
+fn until_synced(stepper: &Stepper, folder: &Path, root: &Path, last: usize) -> Steps {
+    let (input, open) = std::io::pipe().expect("a pipe");
+    let mut command = command(folder, root, &["load", "--quiet"]);
+    command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null());
+    let (over, store) = (Arc::new(AtomicBool::new(false)), root.to_owned());
+    let ended = Arc::clone(&over);
+    let waits = thread::spawn(move || {
+        let limit = Instant::now() + Duration::from_secs(120);
+        while !ended.load(Ordering::SeqCst) && waiting(&store) > 0 && Instant::now() < limit {
+            thread::sleep(Duration::from_millis(20));
+        }
+        // There is no archive.
+        drop(open);
+    });
+    let steps = stepper.run_until(command, last);
+    over.store(true, Ordering::SeqCst);
+    waits.join().expect("whoever keeps it open");
+    steps
+}
+
+/// A layer is never said to be on disk before it is, and a sync that was killed is made up for.
+async fn each_step_of_a_sync_can_be_the_last(node: &mut Node) {
+    let names = furnish(node).await;
+    let (folder, root) = (node.folder().to_owned(), node.root());
+    let work = move || {
+        let stepper = Stepper::new();
+        for name in &names {
+            said(&folder, &root, &["pull", name]);
+        }
+        unsync(&root);
+        assert_eq!(waiting(&root), 3);
+        let all = until_synced(&stepper, &folder, &root, usize::MAX);
+        assert_eq!(waiting(&root), 0, "{all:?}");
+        let sync = |steps: &Steps| steps.calls.iter().position(|call| call == "syncfs");
+        let first = sync(&all).expect("a sync");
+        // The sync, and what is written for each layer.
+        for last in first..=first + 3 {
+            unsync(&root);
+            let killed = until_synced(&stepper, &folder, &root, last);
+            let begun = sync(&killed).map_or(0, |sync| killed.calls.len() - sync);
+            // The last was not made.
+            let said_so = begun.saturating_sub(2);
+            assert!(waiting(&root) + said_so >= 3, "killed at step {last}: {killed:?}");
+            let found = said(&folder, &root, &["check"]);
+            assert!(found.contains("2 images, 3 layers") && found.contains(WHOLE), "after step {last}: {found}");
+        }
+        unsync(&root);
+        until_synced(&stepper, &folder, &root, usize::MAX);
+        assert_eq!(waiting(&root), 0);
+        said(&folder, &root, &["prune", "--all"]);
     };
     tokio::task::spawn_blocking(work).await.unwrap();
 }

@@ -20,6 +20,7 @@ mod hooks;
 mod hostile_images;
 mod image_archives;
 mod image_commands;
+mod image_races;
 mod images;
 mod into_userns;
 mod isolation;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         images::TESTS,
         image_archives::TESTS,
         image_commands::TESTS,
+        image_races::TESTS,
         disk_faults::TESTS,
         kill_steps::TESTS,
         events::TESTS,
