@@ -2,7 +2,7 @@
 //!
 //! What images, containers and running pulls need is marked from memory. A layer that nobody needs disappears from the
 //! catalog in the same moment, and is renamed into the trash under the key under which it would be fetched again, so
-//! that the two cannot meet.
+//! that the two cannot meet; what was fetched again before its turn came stays.
 
 use std::{
     sync::Arc,
@@ -46,6 +46,10 @@ pub(crate) async fn sweep(inner: &Arc<Inner>) {
     for layer in unneeded {
         let (fetcher, diff_id) = (Arc::clone(&inner.fetcher), layer.clone());
         let work = || async move {
+            // A pull that came while others were being removed has it again.
+            if fetcher.catalog.state().layers.contains_key(&diff_id) {
+                return Err(Error::new(Kind::Unavailable, "the layer was just fetched again"));
+            }
             let taken = blocking(move || fetcher.trash.take(&fetcher.layout.layer(&diff_id))).await?;
             taken.map_err(|error| Error::io("cannot move a layer to the trash", error))?;
             // Whoever joined to get the layer has to fetch it now.
