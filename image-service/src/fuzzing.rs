@@ -65,6 +65,15 @@ fn configuration(bytes: &[u8], manifest: &Manifest) {
     }
 }
 
+/// What hangs at an image, and may say that it is signed: a bundle, and after a zero byte a list or a manifest by which
+/// bundles are found. Nothing of that is signed by the key that is asked for.
+pub fn bundle(data: &[u8]) {
+    let split = data.iter().position(|byte| *byte == 0);
+    let (bundle, found) = split.map_or((data, &[][..]), |at| (&data[..at], &data[at + 1..]));
+    crate::policy::hostile::bundle(bundle);
+    crate::policy::hostile::found(found);
+}
+
 /// A reference that is understood must be the same when it is read once more, and safe in a URL's path.
 pub fn reference(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };

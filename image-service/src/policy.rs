@@ -5,13 +5,18 @@
 //! index below that, and the manifest for this host. A signature of any of these says what the image is. All requirements
 //! of the scope that fits best must be met, before a layer is fetched.
 
+mod bundle;
+mod bundles;
 mod claim;
 mod file;
 mod gpgv;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod identity;
 mod key;
 mod lookaside;
 mod sigstore;
+mod statement;
 mod verifiers;
 
 use std::{io, path::PathBuf, time::Duration};
@@ -34,6 +39,8 @@ const MAX_SIGNATURES: usize = 64;
 const MAX_BYTES: u64 = 1 << 20;
 /// Reasons that a message tells.
 const MAX_REASONS: usize = 4;
+/// Letters of a reason: parsers repeat what they cannot read.
+const MAX_REASON: usize = 500;
 
 /// Why the policy cannot be applied.
 #[derive(Debug, Error)]
@@ -100,6 +107,10 @@ impl Subject<'_> {
 struct Reasons(Vec<String>);
 
 impl Reasons {
+    fn push(&mut self, why: &str) {
+        self.0.push(why.chars().filter(|letter| !letter.is_control()).take(MAX_REASON).collect());
+    }
+
     fn refusal(self, scope: &str, kind: &'static str, subject: &Subject<'_>) -> Refusal {
         let scope = scope.to_owned();
         if self.0.is_empty() {

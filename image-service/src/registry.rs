@@ -12,6 +12,7 @@ mod error;
 pub(crate) mod hosts;
 pub(crate) mod proxies;
 mod ranges;
+mod referrers;
 mod session;
 mod tls;
 mod token;
@@ -21,6 +22,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::Semaphore;
 
 pub(crate) use error::{Problem, RegistryError};
+pub(crate) use referrers::{Listed, Wanted};
 pub(crate) use session::{Resolved, Session};
 
 use crate::{

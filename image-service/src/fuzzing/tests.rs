@@ -38,6 +38,11 @@ fn manifests() {
 }
 
 #[test]
+fn bundles() {
+    each("bundle", bundle);
+}
+
+#[test]
 fn references() {
     each("reference", reference);
 }

@@ -66,7 +66,7 @@ pub(crate) enum KeySource {
 
 /// A map in which each key stands once: of two entries for one scope, nobody could tell which counts.
 #[derive(Debug)]
-struct Unique<V>(Vec<(String, V)>);
+pub(super) struct Unique<V>(Vec<(String, V)>);
 
 impl<V> Default for Unique<V> {
     fn default() -> Self {
@@ -75,6 +75,10 @@ impl<V> Default for Unique<V> {
 }
 
 impl<V> Unique<V> {
+    pub(super) fn entries(&self) -> &[(String, V)] {
+        &self.0
+    }
+
     fn get(&self, key: &str) -> Option<&V> {
         self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value)
     }
@@ -209,7 +213,15 @@ fn requirement(written: Written) -> Result<Requirement, String> {
             if !super::gpgv::is_installed() {
                 return Err("signedBy needs the program gpgv: install it (Debian: gpgv; others: gnupg2)".into());
             }
-            Requirement::SignedBy(signed.keys("signedBy")?)
+            let signed = signed.keys("signedBy")?;
+            if signed.identity.accepts_any() {
+                return Err(
+                    "signedBy: signedIdentity matchDigest is for sigstoreSigned only: these signatures name what \
+                            they are for"
+                        .into(),
+                );
+            }
+            Requirement::SignedBy(signed)
         }
     })
 }

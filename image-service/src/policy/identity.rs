@@ -18,6 +18,8 @@ pub(crate) enum SignedIdentity {
     ExactReference(ExactReference),
     ExactRepository(ExactRepository),
     RemapIdentity(RemapIdentity),
+    /// The digest is enough. Not one of the format's: its types all compare names, and cosign's bundles have none.
+    MatchDigest(Nothing),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -84,13 +86,19 @@ impl SignedIdentity {
         }
     }
 
+    /// Whether a signature of the image's digest counts whatever name it was made for, if for any.
+    pub(crate) fn accepts_any(&self) -> bool {
+        matches!(self, Self::MatchDigest(_))
+    }
+
     /// Whether a signature that was made for `signed` counts for an image.
     pub(crate) fn accepts(&self, image: &Reference, signed: &str) -> bool {
-        let Ok(signed) = Name::parse(signed) else { return false };
+        let Ok(signed) = Name::parse(signed) else { return self.accepts_any() };
         let repository = |name: &str| signed.reference.name() == name;
         match self {
             Self::Default | Self::MatchRepoDigestOrExact(_) => exact_or_digest(image, &signed),
             Self::MatchExact(_) => signed.is(image),
+            Self::MatchDigest(_) => true,
             Self::MatchRepository(_) => repository(&image.name()),
             Self::ExactReference(exact) => {
                 Name::parse(&exact.docker_reference).is_ok_and(|name| name.exact && signed.is(&name.reference))

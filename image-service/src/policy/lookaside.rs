@@ -45,7 +45,7 @@ pub(super) async fn check(inner: &Inner, scope: &str, required: &Signed, subject
             };
             match claimed {
                 Ok(()) => return Ok(()),
-                Err(why) => reasons.0.push(why),
+                Err(why) => reasons.push(&why),
             }
         }
     }

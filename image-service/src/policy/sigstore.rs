@@ -1,11 +1,16 @@
-//! Signatures of cosign by a key: a manifest with the tag `sha256-HEX.sig` beside the image, a layer for each signature.
+//! Signatures of cosign by a key. Until its version 3, it made a manifest with the tag `sha256-HEX.sig` beside the image, a
+//! layer for each signature; since then it makes bundles that refer to the image.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tripod_engine::Result;
 
-use super::{MAX_BYTES, MAX_SIGNATURES, Reasons, Subject, claim, file::Signed, key::PublicKey};
+use super::{
+    MAX_BYTES, MAX_SIGNATURES, Reasons, Subject, bundles, claim,
+    file::Signed,
+    key::{self, PublicKey},
+};
 use crate::{digest::Digest, manifest::Descriptor};
 
 const KIND: &str = "sigstoreSigned";
@@ -39,7 +44,7 @@ pub(super) async fn check(scope: &str, required: &Signed, subject: Subject<'_>) 
         let layers = match serde_json::from_slice::<Attached>(&manifest) {
             Ok(attached) => attached.layers.unwrap_or_default(),
             Err(error) => {
-                reasons.0.push(format!("the manifest {} is not valid: {error}", tag(digest)));
+                reasons.push(&format!("the manifest {} is not valid: {error}", tag(digest)));
                 continue;
             }
         };
@@ -47,8 +52,14 @@ pub(super) async fn check(scope: &str, required: &Signed, subject: Subject<'_>) 
         for layer in signatures.take(MAX_SIGNATURES) {
             match one(&layer, digest, &keys, required, subject).await? {
                 Ok(()) => return Ok(()),
-                Err(why) => reasons.0.push(why),
+                Err(why) => reasons.push(&why),
             }
+        }
+    }
+    // Second, as they take more requests, and some registries know no such lists.
+    for digest in subject.digests() {
+        if bundles::count(digest, &keys, required, subject, &mut reasons).await? {
+            return Ok(());
         }
     }
     Err(reasons.refusal(scope, KIND, &subject).into())
@@ -71,7 +82,7 @@ async fn one(
     subject: Subject<'_>,
 ) -> Result<std::result::Result<(), String>> {
     let signature = layer.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION));
-    let Some(signature) = signature.and_then(|text| super::key::base64(text)) else {
+    let Some(signature) = signature.and_then(|text| key::base64(text)) else {
         return Ok(Err(format!("one has no signature in the annotation {ANNOTATION}")));
     };
     if layer.size > MAX_BYTES {
@@ -81,7 +92,7 @@ async fn one(
     let blob = Descriptor { media_type, digest: layer.digest.clone(), size, platform: None, annotations: None };
     let payload = subject.session.signature(&blob, MAX_BYTES).await?;
     if !keys.iter().any(|key| key.verifies(&payload, &signature)) {
-        return Ok(Err("one was made with another key, or changed afterwards".into()));
+        return Ok(Err(key::unverified(keys)));
     }
     Ok(claim::check(&payload, claim::COSIGN, digest, subject.reference, &required.identity))
 }

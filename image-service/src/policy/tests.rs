@@ -3,6 +3,8 @@ use std::path::Path;
 use super::{file, gpgv, key::PublicKey, *};
 use crate::policy::identity::SignedIdentity;
 
+pub(super) mod cosign;
+
 const ANY: &str = r#"{"type": "insecureAcceptAnything"}"#;
 
 fn parse(text: &str) -> std::result::Result<Policy, String> {

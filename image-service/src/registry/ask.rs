@@ -24,6 +24,8 @@ pub(super) struct Ask<'a> {
     pub method: &'a Method,
     /// Below the repository; beside it where it begins with `@`.
     pub path: &'a str,
+    /// Where a list goes on, in place of what the path says; of the host's own.
+    pub at: Option<&'a Url>,
     pub accept: Option<&'static str>,
     /// First byte that is wanted.
     pub from: u64,
@@ -36,7 +38,7 @@ pub(super) struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// For all of something that has a digest.
     pub(super) fn new(method: &'a Method, path: &'a str) -> Self {
-        Self { method, path, accept: None, from: 0, to: None, verified: true }
+        Self { method, path, at: None, accept: None, from: 0, to: None, verified: true }
     }
 
     fn range(&self) -> Option<HeaderValue> {
@@ -95,7 +97,7 @@ impl Session {
 
     /// Sends a request and follows redirects. Credentials and the host's own headers go to the host only.
     async fn follow(&self, place: &Place, ask: &Ask<'_>, auth: Option<&HeaderValue>) -> Result<Response, Failure> {
-        let mut url = self.url(place, ask.path);
+        let mut url = ask.at.cloned().unwrap_or_else(|| self.url(place, ask.path));
         for _ in 0..MAX_REDIRECTS {
             let mut headers = HeaderMap::new();
             if place.host.same_origin(&url) {
@@ -150,7 +152,7 @@ impl Session {
         self.registries.clients.get(&other)
     }
 
-    fn url(&self, place: &Place, path: &str) -> Url {
+    pub(super) fn url(&self, place: &Place, path: &str) -> Url {
         let mut url = place.host.base.clone();
         let slash = if path.starts_with('@') { "" } else { "/" };
         let above = place.host.base.path().trim_end_matches('/');

@@ -57,6 +57,19 @@ pub(crate) struct Session {
     served: Served,
 }
 
+impl Place {
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Remembers who cannot be reached.
+    pub(super) fn note(&self, problem: &Problem) {
+        if matches!(problem, Problem::Network { .. } | Problem::Tls(_)) {
+            self.dead.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 type Served = std::sync::Mutex<HashMap<Digest, BTreeSet<usize>>>;
 
 impl fmt::Debug for Session {
@@ -186,6 +199,11 @@ impl Session {
         optional(self.manifest(tag, None).await.map(|resolved| resolved.bytes))
     }
 
+    /// The manifest of something that refers to an image, if what was listed is still there.
+    pub(crate) async fn referrer(&self, digest: &Digest) -> Result<Option<Vec<u8>>, RegistryError> {
+        optional(self.manifest(&digest.to_string(), Some(digest)).await.map(|resolved| resolved.bytes))
+    }
+
     /// What a signature says, checked against its digest.
     pub(crate) async fn signature(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let path = format!("blobs/{}", blob.digest);
@@ -281,22 +299,16 @@ impl Session {
         resolve: bool,
     ) -> Result<(usize, Response), RegistryError> {
         let mut failures: Vec<(String, Problem)> = Vec::new();
-        let able = |place: &Place| if resolve { place.host.resolve } else { place.host.pull };
-        let mut able: Vec<_> = self.places.iter().enumerate().filter(|(_, place)| able(place)).collect();
-        if able.iter().any(|(_, place)| !place.liar.load(Ordering::Relaxed)) {
-            able.retain(|(_, place)| !place.liar.load(Ordering::Relaxed));
-        }
+        let able = self.able(resolve);
         for (position, (index, place)) in able.iter().enumerate() {
             let only = position + 1 == able.len();
-            if place.dead.load(Ordering::Relaxed) && !only {
+            if place.is_dead() && !only {
                 continue;
             }
             match self.ask(place, ask, only).await {
                 Ok(response) => return Ok((*index, response)),
                 Err(problem) => {
-                    if matches!(problem, Problem::Network { .. } | Problem::Tls(_)) {
-                        place.dead.store(true, Ordering::Relaxed);
-                    }
+                    place.note(&problem);
                     if !only {
                         tracing::debug!(mirror = place.host.name(), what, %problem, "mirror failed");
                     }
@@ -307,8 +319,18 @@ impl Session {
         Err(self.outcome(what, failures, resolve))
     }
 
+    /// Who can be asked, in their order. The last is waited for, the others are mirrors.
+    pub(super) fn able(&self, resolve: bool) -> Vec<(usize, &Place)> {
+        let able = |place: &Place| if resolve { place.host.resolve } else { place.host.pull };
+        let mut able: Vec<_> = self.places.iter().enumerate().filter(|(_, place)| able(place)).collect();
+        if able.iter().any(|(_, place)| !place.liar.load(Ordering::Relaxed)) {
+            able.retain(|(_, place)| !place.liar.load(Ordering::Relaxed));
+        }
+        able
+    }
+
     /// One error for all hosts that were asked in vain: the last that answered counts, the others are mentioned.
-    fn outcome(&self, what: &str, mut failures: Vec<(String, Problem)>, resolve: bool) -> RegistryError {
+    pub(super) fn outcome(&self, what: &str, mut failures: Vec<(String, Problem)>, resolve: bool) -> RegistryError {
         let what = what.to_owned();
         // An answer says more than a host that cannot be reached.
         let answered = failures.iter().rposition(|(_, problem)| !matches!(problem, Problem::Network { .. }));
