@@ -63,15 +63,36 @@ impl DebianRegistry {
 
     /// Pushes an image as `REPOSITORY:TAG`.
     pub async fn push(&self, name: &str, image: &Image) {
-        // The client wants to know who would do TLS, even where nobody does. An error says that it knows already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
+        let client = client();
         let reference: Reference = format!("{}/{name}", self.address).parse().expect("a reference");
         let layers: Vec<ImageLayer> =
             image.layers.iter().map(|layer| ImageLayer::oci_v1_gzip(layer.blob.to_vec(), None)).collect();
         let config = Config::new(image.config_blob().to_vec(), CONFIG.to_owned(), None);
         client.push(&reference, &layers, config, &RegistryAuth::Anonymous, None).await.expect("push an image");
     }
+
+    /// Pushes a blob to a repository as it is.
+    pub async fn push_blob(&self, repository: &str, digest: &str, blob: Vec<u8>) {
+        let reference: Reference = format!("{}/{repository}", self.address).parse().expect("a reference");
+        let client = client();
+        client.store_auth_if_needed(reference.resolve_registry(), &RegistryAuth::Anonymous).await;
+        client.push_blob(&reference, blob, digest).await.expect("push a blob");
+    }
+
+    /// Pushes a manifest as it is, as `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
+    pub async fn push_manifest(&self, name: &str, media_type: &str, manifest: Vec<u8>) {
+        let reference: Reference = format!("{}/{name}", self.address).parse().expect("a reference");
+        let client = client();
+        client.store_auth_if_needed(reference.resolve_registry(), &RegistryAuth::Anonymous).await;
+        let media_type = media_type.parse().expect("a header");
+        client.push_manifest_raw(&reference, manifest, media_type).await.expect("push a manifest");
+    }
+}
+
+fn client() -> Client {
+    // It wants to know who would do TLS, even where nobody does. An error says that it knows already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() })
 }
 
 impl Drop for DebianRegistry {

@@ -15,13 +15,16 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Frame, Incoming},
-    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LINK, WWW_AUTHENTICATE},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::{Image, digest, image::MANIFEST};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 type Answer = Response<Body>;
@@ -55,6 +58,8 @@ struct State {
     served: BTreeMap<String, usize>,
     /// `USER:PASSWORD` that is asked for, as base64.
     credentials: Option<String>,
+    /// How many entries a page has of the lists of what refers to a manifest, if there are such lists.
+    referrers: Option<usize>,
 }
 
 /// A registry on loopback.
@@ -62,6 +67,53 @@ struct State {
 pub struct Registry {
     state: Arc<Mutex<State>>,
     address: SocketAddr,
+}
+
+impl State {
+    /// A page of the list of what refers to a manifest. The query says after which of the entries it begins; types are
+    /// not sorted out, which a registry need not do.
+    fn referrers(&mut self, repository: &str, digest: &str, query: &str) -> Answer {
+        let name = format!("{repository}:referrers");
+        let Some(page) = self.referrers else { return status(404) };
+        if let Some(Fault::Status(code)) = self.faults.get(&name) {
+            return status(*code);
+        }
+        let parameter = |wanted: &str| {
+            query
+                .split('&')
+                .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == wanted))
+                .map(|(_, value)| value)
+        };
+        let last = parameter("last").unwrap_or_default();
+        let mut entries: Vec<Value> = Vec::new();
+        let mut listed: Vec<_> =
+            self.manifests.iter().filter(|(name, _)| name.starts_with(&format!("{repository}:"))).collect();
+        listed.sort_unstable();
+        let mut next = None;
+        for (name, content) in listed {
+            let own = &name[repository.len() + 1..];
+            let manifest: Value = serde_json::from_slice(content).unwrap_or_default();
+            if manifest["subject"]["digest"] != digest || own != crate::digest(content) || own <= last {
+                continue;
+            }
+            if entries.len() == page {
+                next = entries.last().map(|entry| entry["digest"].clone());
+                break;
+            }
+            entries.push(json!({
+                "mediaType": MANIFEST, "digest": own, "size": content.len(),
+                "artifactType": manifest["artifactType"], "annotations": manifest["annotations"],
+            }));
+        }
+        *self.served.entry(name).or_default() += 1;
+        let list = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string();
+        let mut answer = Response::builder().header(CONTENT_TYPE, INDEX);
+        if let Some(next) = next.as_ref().and_then(Value::as_str) {
+            let target = format!("/v2/{repository}/referrers/{digest}?last={next}");
+            answer = answer.header(LINK, format!("<{target}>; rel=\"next\""));
+        }
+        answer.body(body(list.into(), &Fault::None)).expect("an answer")
+    }
 }
 
 impl Registry {
@@ -138,6 +190,11 @@ impl Registry {
         self.lock().credentials = Some(BASE64_STANDARD.encode(format!("{user}:{password}")));
     }
 
+    /// Lists what refers to a manifest from now on, in pages of so many entries.
+    pub fn list_referrers(&self, page: usize) {
+        self.lock().referrers = Some(page);
+    }
+
     /// How often a blob or manifest was sent.
     pub fn served(&self, what: &str) -> usize {
         self.lock().served.get(what).copied().unwrap_or(0)
@@ -158,6 +215,9 @@ impl Registry {
             return status(200);
         }
         let Some((repository, kind, reference)) = split(path) else { return status(404) };
+        if kind == "referrers" {
+            return state.referrers(repository, reference, request.uri().query().unwrap_or_default());
+        }
         let (name, content, media_type) = if kind == "blobs" {
             (reference.to_owned(), state.blobs.get(reference).cloned(), "application/octet-stream".to_owned())
         } else {
@@ -189,7 +249,7 @@ fn split(path: &str) -> Option<(&str, &str, &str)> {
 }
 
 fn media_type(manifest: &[u8]) -> String {
-    let parsed: Option<serde_json::Value> = serde_json::from_slice(manifest).ok();
+    let parsed: Option<Value> = serde_json::from_slice(manifest).ok();
     parsed.and_then(|value| Some(value.get("mediaType")?.as_str()?.to_owned())).unwrap_or_else(|| MANIFEST.to_owned())
 }
 

@@ -102,6 +102,12 @@ fn what_would_not_be_held_is_refused_by_name() {
         ),
         (sigstore(r#""keyPath": "/k", "signedIdentity": {"type": "matchExact", "prefix": "a"}"#), "prefix"),
         (sigstore(r#""keyPath": "/k", "keyType": "GPGKeys""#), "keyType"),
+        (
+            r#"{"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k", "signedIdentity": {"type": "matchDigest"}}]}"#
+                .to_owned(),
+            "matchDigest",
+        ),
+        (sigstore(r#""keyPath": "/k", "signedIdentity": {"type": "matchDigest", "prefix": "a"}"#), "prefix"),
         (r#"{"default": [{"type": "signedBy", "keyType": "X509Certificates", "keyPath": "/k"}]}"#.to_owned(), "X509"),
         (r#"{"default": [{"type": "signedBy", "keyPath": "/k"}]}"#.to_owned(), "keyType"),
     ] {
@@ -118,6 +124,7 @@ fn identities() {
     let default = SignedIdentity::default();
     let pinned = with(r#"{"type": "exactReference", "dockerReference": "a.example/app:9"}"#);
     let pinned_repository = with(r#"{"type": "exactRepository", "dockerRepository": "a.example/app"}"#);
+    let any = with(r#"{"type": "matchDigest"}"#);
     let remapped = with(r#"{"type": "remapIdentity", "prefix": "mirror.example", "signedPrefix": "a.example"}"#);
     let deeper = with(r#"{"type": "remapIdentity", "prefix": "mirror.example/a", "signedPrefix": "a.example"}"#);
     let tagged = "a.example/app:1".to_owned();
@@ -139,6 +146,8 @@ fn identities() {
         (&repository, &tagged, "a.example/app:7", true),
         (&repository, &tagged, "a.example/apps", false),
         (&repository, &tagged, "", false),
+        (&any, &tagged, "b.example/other", true),
+        (&any, &tagged, "No Name", true),
         (&pinned, &tagged, "a.example/app:9", true),
         (&pinned, &tagged, "a.example/app:1", false),
         (&pinned_repository, "other.example/x:1", "a.example/app:5", true),
@@ -169,6 +178,7 @@ fn keys_of_every_kind() {
     for (kind, sign) in [
         ("EC -pkeyopt ec_paramgen_curve:P-256", "dgst -sha256 -sign key message"),
         ("EC -pkeyopt ec_paramgen_curve:P-384", "dgst -sha256 -sign key message"),
+        ("EC -pkeyopt ec_paramgen_curve:P-384", "dgst -sha384 -sign key message"),
         ("RSA -pkeyopt rsa_keygen_bits:2048", "dgst -sha256 -sign key message"),
         ("ED25519", "pkeyutl -sign -rawin -inkey key -in message"),
     ] {

@@ -34,6 +34,7 @@ mod oci;
 mod oci_waits;
 mod pods;
 mod policy;
+mod policy_cosign;
 mod port_forward;
 mod processes;
 mod provisioners;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         service::TESTS,
         pods::TESTS,
         policy::TESTS,
+        policy_cosign::TESTS,
         artifacts::TESTS,
         containers::TESTS,
         processes::TESTS,

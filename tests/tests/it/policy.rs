@@ -1,5 +1,5 @@
-//! Which images are let in: signatures by GnuPG's keys, made by skopeo; by cosign's, made by openssl and laid out here, as
-//! Debian's skopeo is built without them; and programs that are asked.
+//! Which images are let in: signatures by GnuPG's keys, made by skopeo; by cosign's, made by openssl and laid out here;
+//! and programs that are asked. What cosign itself has signed is in `policy_cosign`.
 
 use std::{
     fs,
@@ -100,7 +100,7 @@ fn sigstore(key: &Key, identity: &str) -> Value {
 }
 
 /// Writes the node's policy: nothing but these scopes is let in.
-fn set_policy(node: &mut Node, docker: &Value) {
+pub(crate) fn set_policy(node: &mut Node, docker: &Value) {
     let file = node.folder().join("policy.json");
     let policy = json!({"default": [{"type": "reject"}], "transports": {"docker": docker}});
     fs::write(&file, policy.to_string()).unwrap();
@@ -114,7 +114,7 @@ fn image(content: &str) -> (Image, String) {
     (Image::new(vec![layer]), digest)
 }
 
-async fn refused(cri: &Cri, name: &str, why: &str) {
+pub(crate) async fn refused(cri: &Cri, name: &str, why: &str) {
     let error = cri.pull(name).await.expect_err(name);
     assert_eq!(error.code(), Code::Unknown, "the kubelet reads no other: {error}");
     let message = error.message();
