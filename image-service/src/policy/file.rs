@@ -210,18 +210,15 @@ fn requirement(written: Written) -> Result<Requirement, String> {
                 }
                 None => return Err("signedBy: keyType is missing (\"GPGKeys\")".into()),
             }
+            if signed.signed_identity.accepts_any() {
+                return Err(
+                    "signedBy: its signatures say what they are for; matchDigest is for sigstoreSigned only".into()
+                );
+            }
             if !super::gpgv::is_installed() {
                 return Err("signedBy needs the program gpgv: install it (Debian: gpgv; others: gnupg2)".into());
             }
-            let signed = signed.keys("signedBy")?;
-            if signed.identity.accepts_any() {
-                return Err(
-                    "signedBy: signedIdentity matchDigest is for sigstoreSigned only: these signatures name what \
-                            they are for"
-                        .into(),
-                );
-            }
-            Requirement::SignedBy(signed)
+            Requirement::SignedBy(signed.keys("signedBy")?)
         }
     })
 }

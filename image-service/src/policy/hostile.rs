@@ -1,4 +1,5 @@
 //! What lies beside an image goes through all that reads it, for [`crate::fuzzing`].
+#![allow(clippy::unwrap_used, reason = "what is wrong must end in a panic")]
 
 use super::{
     MAX_BYTES, MAX_REASON, MAX_SIGNATURES, Reasons,
