@@ -62,6 +62,7 @@ pub(crate) async fn compose(config: &Config) -> Result<Parts> {
 
     let Chosen { provisioner, fallback, no_user_namespaces } = service.provisioner().await?;
     let provisioner_name = provisioner_name(provisioner.name(), fallback.as_deref());
+    tracing::info!(accounts = service.accounts(), "use of writable layers");
     let disk = isolator::Disk::new(Arc::clone(&provisioner), &limits, config.limits.disk_interval());
     isolators.extend(disk.map(|disk| Arc::new(disk) as Arc<dyn Isolator>));
 

@@ -228,6 +228,17 @@ pub trait Provisioner: fmt::Debug + Send + Sync {
     /// making it again so soon would keep the disk busy.
     async fn usage(&self, container: &ContainerId, age: Duration) -> Result<WritableLayer>;
 
+    /// Has the kernel hold what is written from now on to this many bytes; gives whether it does. Asked before the
+    /// container starts. Where it does not, isolators look after the limit alone.
+    async fn limit(&self, _container: &ContainerId, _bytes: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Bytes that may still be written, where the kernel holds the writable layer to a limit.
+    async fn left(&self, _container: &ContainerId) -> Option<u64> {
+        None
+    }
+
     /// Removes the writable layer and lets go of the image. Idempotent; unknown IDs are fine.
     async fn destroy(&self, container: &ContainerId) -> Result<()>;
 }

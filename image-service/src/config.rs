@@ -23,6 +23,8 @@ pub struct Config {
     pub igzip: bool,
     /// Files that layers have in common are stored once.
     pub deduplicate: bool,
+    /// Project quotas count writable layers and hold them to their limits, where the filesystem has them in force.
+    pub project_quotas: bool,
     /// Seconds for which the layers of a failed pull are kept, so that the next try fetches the others only. A full disk
     /// ends that at once.
     pub keep_partial_seconds: u64,
@@ -59,6 +61,7 @@ impl Default for Config {
             parallel_layers: std::thread::available_parallelism().map_or(3, |cores| cores.get().max(3)),
             igzip: true,
             deduplicate: true,
+            project_quotas: true,
             keep_partial_seconds: 600,
             min_free_bytes: 2 << 30,
             pinned: Vec::new(),

@@ -149,7 +149,23 @@ impl Containers {
 
     /// What a container has written.
     pub(crate) async fn usage(&self, container: &ContainerId, age: Duration) -> Result<WritableLayer> {
-        Ok(self.inner.usage.get(container, &self.folder(container), age).await?.written)
+        Ok(self.inner.used(container, age).await?.written)
+    }
+
+    /// Has the filesystem hold a container to this many bytes of its own; gives whether it does.
+    pub(crate) async fn limit(&self, container: &ContainerId, bytes: u64) -> Result<bool> {
+        if self.inner.quotas.is_err() {
+            return Ok(false);
+        }
+        let (inner, container, folder) = (Arc::clone(&self.inner), container.clone(), self.folder(container));
+        blocking(move || inner.quotas().is_some_and(|quotas| quotas.limit(&container, &folder, bytes))).await
+    }
+
+    /// Bytes that a container may still write, if the filesystem holds it to a limit.
+    pub(crate) async fn left(&self, container: &ContainerId) -> Option<u64> {
+        self.inner.quotas()?;
+        let (inner, container) = (Arc::clone(&self.inner), container.clone());
+        blocking(move || inner.quotas()?.left(&container)).await.ok()?
     }
 
     /// Removes the folders of containers that nobody knows.
@@ -176,8 +192,13 @@ impl Containers {
 
     /// Forgets a container and moves its folder to the trash.
     async fn forget(&self, container: &ContainerId) -> Result<()> {
-        let (folder, trash) = (self.folder(container), self.inner.fetcher.trash.clone());
-        let taken = blocking(move || trash.take(&folder)).await?;
+        let (folder, inner, id) = (self.folder(container), Arc::clone(&self.inner), container.clone());
+        let take = move || {
+            inner.fetcher.trash.take(&folder)?;
+            inner.quotas().into_iter().for_each(|quotas| quotas.release(&id));
+            Ok(())
+        };
+        let taken: io::Result<()> = blocking(take).await?;
         taken
             .map_err(|error| Error::io(format!("cannot remove the writable layer of container {container}"), error))?;
         self.inner.fetcher.catalog.state().leases.remove(container);

@@ -11,6 +11,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,6 +29,7 @@ use crate::{
     containers::{Containers, Lower, copy, failed, volume_failed},
     fetch::blocking,
     overlay,
+    quota::Quotas,
     service::ImageService,
     trash::Trash,
     usage,
@@ -84,6 +86,7 @@ impl Copy {
         let inner = &self.containers.inner;
         let (folder, label) = (self.containers.folder(container), self.containers.label_of(container));
         let (trash, ids) = (inner.fetcher.trash.clone(), ids.map(copy).transpose()?);
+        let (service, id) = (Arc::clone(inner), container.clone());
         let target = folder.join(&name);
         let what = format!("a copy of an image for container {container}");
         let made = blocking(move || {
@@ -93,7 +96,9 @@ impl Copy {
                 trash.take(&folder.join(overlay::UPPER))?;
             }
             if !target.exists() {
-                fill(&lower, &folder, &name, label.as_deref(), &trash)?;
+                // Volumes are not what the container writes.
+                let quotas = service.quotas().filter(|_| !read_only).map(|quotas| (quotas, &id));
+                fill(&lower, (&folder, &name), label.as_deref(), quotas, &trash)?;
             }
             shown(&target, ids.as_ref(), read_only)
         });
@@ -106,12 +111,22 @@ impl Copy {
 }
 
 /// Copies an image into a folder of this name, which is there when all of it is.
-fn fill(lower: &Lower, folder: &Path, name: &str, label: Option<&str>, trash: &Trash) -> io::Result<()> {
+fn fill(
+    lower: &Lower,
+    (folder, name): (&Path, &str),
+    label: Option<&str>,
+    quotas: Option<(&Quotas, &ContainerId)>,
+    trash: &Trash,
+) -> io::Result<()> {
     let new = folder.join(format!("{name}.new"));
     trash.take(&new)?;
     std::fs::create_dir(&new)?;
+    if let Some((quotas, container)) = quotas {
+        quotas.assign(container, &[&new])?;
+    }
     let filled = files::copy(lower, &new, label).and_then(|()| {
-        let WritableLayer { bytes, inodes } = usage::count(&new)?;
+        let told = quotas.and_then(|(quotas, container)| quotas.size(container));
+        let WritableLayer { bytes, inodes } = told.map_or_else(|| usage::count(&new), Ok)?;
         std::fs::write(folder.join(format!("{name}{SIZE}")), serde_json::to_vec(&Size { bytes, inodes })?)
     });
     match filled {
@@ -213,6 +228,14 @@ impl Provisioner for Copy {
 
     async fn usage(&self, container: &ContainerId, age: Duration) -> Result<WritableLayer> {
         self.containers.usage(container, age).await
+    }
+
+    async fn limit(&self, container: &ContainerId, bytes: u64) -> Result<bool> {
+        self.containers.limit(container, bytes).await
+    }
+
+    async fn left(&self, container: &ContainerId) -> Option<u64> {
+        self.containers.left(container).await
     }
 
     async fn destroy(&self, container: &ContainerId) -> Result<()> {

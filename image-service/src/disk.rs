@@ -101,8 +101,7 @@ impl ImageService {
         usage.blobs = Amount { count: blobs.len() as u64, bytes: blobs.iter().map(|(_, size)| size).sum() };
         usage.temporary = Amount { count: temporary.inodes, bytes: temporary.bytes };
         for container in containers {
-            let folder = self.inner.fetcher.layout.containers().join(&container);
-            let Ok(counted) = self.inner.usage.get(&container, &folder, FRESH).await else { continue };
+            let Ok(counted) = self.inner.used(&container, FRESH).await else { continue };
             usage.writable.count += 1;
             usage.writable.bytes += counted.held.bytes;
         }

@@ -36,6 +36,7 @@ mod progress;
 mod provisioner;
 mod prune;
 mod pull;
+mod quota;
 mod record;
 mod reference;
 mod registry;

@@ -27,6 +27,7 @@ use tripod_engine::{
 use crate::{
     containers::{Containers, Lower, copy, failed, make_folder, volume_failed},
     fetch::blocking,
+    quota,
     service::ImageService,
 };
 
@@ -52,13 +53,16 @@ impl ImageService {
 }
 
 impl Lower {
-    /// Makes the folder on top of the layers, with what it must have from the start.
-    fn make_top(&self, path: &Path, mapped: Option<&Mapped>) -> io::Result<()> {
-        if path.exists() {
-            return Ok(());
-        }
+    /// Makes the folder on top of the layers, with what it must have from the start. `first` is done while it is empty.
+    fn make_top(
+        &self,
+        path: &Path,
+        mapped: Option<&Mapped>,
+        first: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let new = path.with_extension("new");
         make_folder(&new)?;
+        first(&new)?;
         let (uid, gid) = self.root_owner(mapped.map(|mapped| &mapped.ids))?;
         chown(&new, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         chmod(&new, Mode::from(self.root.mode))?;
@@ -141,17 +145,25 @@ impl Provisioner for Overlay {
         let (folder, empty, trash) = (containers.folder(container), fetcher.layout.empty(), fetcher.trash.clone());
         let label = containers.label_of(container);
         let ids = ids.map(copy).transpose()?;
-        let way = Arc::clone(&self.way);
+        let (way, inner, id) = (Arc::clone(&self.way), Arc::clone(&containers.inner), container.clone());
         let mounted = blocking(move || {
             lower.check()?;
             let (upper, work) = (folder.join(UPPER), folder.join(WORK));
             // Of a daemon with other settings, under which the container was not started.
             trash.take(&folder.join(crate::copy::ROOTFS))?;
             let mapped = ids.map(|ids| lower.mapped(&ids)).transpose()?;
-            lower.make_top(&upper, mapped.as_ref())?;
             // An earlier volatile mount has left a mark there that would make the kernel refuse.
             trash.take(&work)?;
             make_folder(&work)?;
+            if upper.exists() {
+                // Whatever the settings and the filesystem were when it was made.
+                quota::like(&upper, &work)?;
+            } else {
+                lower.make_top(&upper, mapped.as_ref(), |new| match inner.quotas() {
+                    Some(quotas) => quotas.assign(&id, &[new, &work]),
+                    None => Ok(()),
+                })?;
+            }
             let (label, writable) = (label.as_deref(), Some((upper.as_path(), work.as_path())));
             match mapped {
                 Some(mapped) if !mapped.layers.is_empty() => known(&way).overlay(&mapped.layers, Some(&folder), label),
@@ -182,8 +194,8 @@ impl Provisioner for Overlay {
             lower.check()?;
             let mapped = ids.map(|ids| lower.mapped(&ids)).transpose()?;
             let top = folder.join(format!("top-{}", id.hex()));
-            if lower.needs_top() {
-                lower.make_top(&top, mapped.as_ref())?;
+            if lower.needs_top() && !top.exists() {
+                lower.make_top(&top, mapped.as_ref(), |_| Ok(()))?;
             }
             let top = lower.needs_top().then_some(top);
             let whole = match mapped {
@@ -209,6 +221,14 @@ impl Provisioner for Overlay {
 
     async fn usage(&self, container: &ContainerId, age: Duration) -> Result<WritableLayer> {
         self.containers.usage(container, age).await
+    }
+
+    async fn limit(&self, container: &ContainerId, bytes: u64) -> Result<bool> {
+        self.containers.limit(container, bytes).await
+    }
+
+    async fn left(&self, container: &ContainerId) -> Option<u64> {
+        self.containers.left(container).await
     }
 
     async fn destroy(&self, container: &ContainerId) -> Result<()> {

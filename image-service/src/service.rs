@@ -24,6 +24,7 @@ use crate::{
     policy,
     progress::PullMeter,
     pull::{self, PullRequest},
+    quota::Quotas,
     registry::Registries,
     room::{self, Admissions, Floor},
     sync,
@@ -48,6 +49,8 @@ pub(crate) struct Inner {
     pub sweep: Notify,
     /// Of writable layers.
     pub usage: Arc<crate::usage::Cache>,
+    /// The filesystem's accounts of them, or why there are none.
+    pub quotas: Result<Quotas, String>,
 }
 
 /// The images of a node. Cheap to clone.
@@ -117,6 +120,14 @@ impl ImageService {
         Ok(removed)
     }
 
+    /// Who knows what writable layers use, for people.
+    pub fn accounts(&self) -> String {
+        match &self.inner.quotas {
+            Ok(_) => "project quotas".to_owned(),
+            Err(why) => format!("counted ({why})"),
+        }
+    }
+
     /// Folder of everything.
     pub fn root(&self) -> &Path {
         self.inner.fetcher.layout.root()
@@ -172,6 +183,10 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
     if let Some(path) = &config.policy_file {
         policy::look(path);
     }
+    let quotas = match config.project_quotas {
+        true => Quotas::open(&layout.containers()).map_err(|error| format!("no project quotas: {error}")),
+        false => Err("image.project_quotas is false".to_owned()),
+    };
     let registries = Registries::new(&config);
     let objects = Objects::open(&layout.objects(), config.deduplicate).map_err(io("cannot open the objects"))?;
     let fetcher = Fetcher {
@@ -196,6 +211,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         sync: Notify::new(),
         sweep: Notify::new(),
         usage: Arc::default(),
+        quotas,
         config,
     };
     Ok((Arc::new(inner), discarded))

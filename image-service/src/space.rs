@@ -64,9 +64,8 @@ impl ImageService {
         };
         let mut written = WritableLayer::default();
         for container in leases {
-            let folder = self.inner.fetcher.layout.containers().join(&container);
             // One that is going away, or only holds image volumes, has none.
-            let Ok(usage) = self.inner.usage.get(&container, &folder, FRESH).await else { continue };
+            let Ok(usage) = self.inner.used(&container, FRESH).await else { continue };
             written.bytes += usage.held.bytes;
             written.inodes += usage.held.inodes;
         }

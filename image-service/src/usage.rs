@@ -1,4 +1,5 @@
-//! What writable layers use: counted by walking them, seldom, beside everything else.
+//! What writable layers use: told by the filesystem where it keeps [account](crate::quota) of them, else counted by walking
+//! them, seldom, beside everything else.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +17,7 @@ use rustix::{
 };
 use tripod_engine::{ContainerId, Error, Kind, Result, usage::WritableLayer};
 
-use crate::{copy, fetch::blocking, flight::Flights, overlay};
+use crate::{copy, fetch::blocking, flight::Flights, overlay, quota::Quotas, service::Inner};
 
 /// A count that took long is kept for this many times as long, whoever wants a newer one.
 const PATIENCE: u32 = 20;
@@ -49,6 +50,26 @@ struct Count {
     usage: Counted,
     begin: Instant,
     took: Duration,
+}
+
+impl Inner {
+    /// What a container uses, counted no longer ago than `age` if that can be had.
+    pub(crate) async fn used(self: &Arc<Self>, container: &ContainerId, age: Duration) -> Result<Counted> {
+        let folder = self.fetcher.layout.containers().join(container);
+        if self.quotas.is_ok() {
+            let (inner, id, folder) = (Arc::clone(self), container.clone(), folder.clone());
+            let told = blocking(move || inner.quotas()?.counted(&id, &folder));
+            if let Some(counted) = told.await? {
+                return Ok(counted);
+            }
+        }
+        self.usage.get(container, &folder, age).await
+    }
+
+    /// The filesystem's accounts, where it keeps any.
+    pub(crate) fn quotas(&self) -> Option<&Quotas> {
+        self.quotas.as_ref().ok()
+    }
 }
 
 impl Cache {

@@ -72,6 +72,10 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
         "Files that layers have in common are stored once, as hard links; for layers that come from now on.",
     ),
     (
+        "image.project_quotas",
+        "Project quotas count what containers write, and hold it to limits.disk_bytes, where the filesystem has them in force.",
+    ),
+    (
         "image.keep_partial_seconds",
         "Layers of a failed pull are kept this long, so that the next try fetches only the others.",
     ),

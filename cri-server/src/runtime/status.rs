@@ -70,6 +70,7 @@ impl Runtime {
         HashMap::from([
             ("config".to_owned(), self.config.to_string()),
             ("provisioner".to_owned(), self.provisioner.clone()),
+            ("writable_layers".to_owned(), self.images.service().accounts()),
             ("isolators".to_owned(), serde_json::Value::from(details).to_string()),
             ("operations".to_owned(), json!(self.engine.operations()).to_string()),
             ("pulls".to_owned(), json!(self.images.pulls()).to_string()),

@@ -217,8 +217,13 @@ impl Engine {
                 self.provision(&container.id, &record.config, pod, label.as_deref()).await?
             }
         };
-        operation.stage("launch");
         let plan = container.plan();
+        if let Some(limit) = plan.resources.disk_limit {
+            operation.stage("limit");
+            let limiting = self.plugins.provisioner.limit(&container.id, limit);
+            limited(PROVISION_LIMIT, "limiting the writable layer", limiting).await?;
+        }
+        operation.stage("launch");
         let spec = match launcher.bundle(&plan) {
             Some(bundle) => Some(self.spec_of(record, &plan, &bundle).await?),
             None => None,

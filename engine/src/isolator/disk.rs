@@ -1,8 +1,8 @@
-//! The disk that a container may fill: its writable layer, counted now and then.
+//! The disk that a container may fill: its writable layer, looked at now and then.
 //!
-//! The kernel keeps no such limit for a folder without project quotas, which few filesystems have switched on. So a
-//! container can be above its limit until the next count, and is ended then. Where no limit is set there is no such
-//! isolator, and nothing is counted.
+//! With project quotas the kernel holds the limit: who has reached it can write no more, and a failure of it is told with
+//! that. Few filesystems have them switched on; without, a container can be above its limit until the next look, and is
+//! ended then. Where no limit is set there is no such isolator, and nothing is looked at.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +17,10 @@ use crate::{
 /// What the status says of a container that was ended for it. Not `Evicted`: that is kubelet's word for a pod that it
 /// has removed from the node, and this container may be started again.
 const REASON: &str = "DiskLimitExceeded";
+
+/// With so little left of a limit that the kernel holds, a write may have been refused: bytes, or a quarter of the limit.
+/// XFS asks for up to so much at once.
+const LITTLE: u64 = 4 << 20;
 
 /// Looks at writable layers.
 #[derive(Debug)]
@@ -69,6 +73,14 @@ impl Isolator for Disk {
             ),
         };
         Ok((used > limit).then(exceeded))
+    }
+
+    async fn limitation(&self, plan: &LaunchPlan) -> Option<Limitation> {
+        let limit = plan.resources.disk_limit?;
+        let left = self.provisioner.left(&ContainerId::parse(&plan.container)?).await?;
+        let message =
+            format!("its writable layer had {left} bytes left to write; the limit is {limit} (limits.disk_bytes)");
+        (left < LITTLE.min(limit / 4)).then_some(Limitation { reason: None, message })
     }
 }
 

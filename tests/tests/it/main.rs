@@ -38,6 +38,7 @@ mod policy_cosign;
 mod port_forward;
 mod processes;
 mod provisioners;
+mod quotas;
 mod recovery;
 mod refusals;
 mod resources;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         resources::TESTS,
         limits::TESTS,
         provisioners::TESTS,
+        quotas::TESTS,
         volumes::TESTS,
         filesystem::TESTS,
         escapes::TESTS,
