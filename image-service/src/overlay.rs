@@ -119,7 +119,10 @@ impl Overlay {
     pub(crate) async fn check(&self) -> io::Result<()> {
         let fetcher = &self.containers.inner.fetcher;
         let (staging, trash) = (fetcher.layout.staging(), fetcher.trash.clone());
-        blocking(move || probe::run(&staging, &trash)).await.map_err(io::Error::other)?
+        let tried = blocking(move || probe::run(&staging, &trash)).await;
+        // What was made for it is in the trash.
+        self.containers.inner.sweep.notify_one();
+        tried.map_err(io::Error::other)?
     }
 }
 

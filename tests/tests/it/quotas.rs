@@ -25,12 +25,12 @@ tests![
 ];
 
 /// What a container may write here.
-const LIMIT: u64 = 8 << 20;
+const LIMIT: u64 = 4 << 20;
 /// A handler whose containers may write what they like.
 const FREE: &str = "free";
 const SLEEP: &str = "exec sleep 1000";
-/// Tries to write 16 MiB.
-const FILL: &str = "dd if=/dev/zero of=/file bs=64k count=256 2>/dev/null && echo whole || echo refused";
+/// Tries to write 8 MiB.
+const FILL: &str = "dd if=/dev/zero of=/file bs=64k count=128 2>/dev/null && echo whole || echo refused";
 
 /// Makes a filesystem in a file and mounts it where the daemon's root folder will be. `false` where this kernel keeps no
 /// project quotas on it.
@@ -95,7 +95,7 @@ async fn running(cri: &Cri, pod: &str, config: &PodSandboxConfig, name: &str) ->
 
 /// A container that fails with a full layer is told why.
 async fn failure_is_explained(cri: &Cri, pod: &str, config: &PodSandboxConfig) {
-    let fails = shell("fails", "dd if=/dev/zero of=/file bs=64k count=256 || exit 3");
+    let fails = shell("fails", "dd if=/dev/zero of=/file bs=64k count=128 || exit 3");
     let (status, text) = cri.outcome(pod, config, &fails).await.unwrap();
     assert_eq!((status.reason.as_str(), status.exit_code), ("Error", 3), "{status:?}");
     assert!(status.message.contains(&format!("the limit is {LIMIT} (limits.disk_bytes)")), "{status:?}");
@@ -158,7 +158,7 @@ async fn counts_and_holds(node: &mut Node, kind: &str) {
     let free = running(&cri, &free_pod, &free_config, "free").await;
     assert_eq!(cri.sh(&free, FILL).await, "whole");
     let (bytes, _) = written(&cri, &free).await;
-    assert!((16 << 20..18 << 20).contains(&bytes), "{bytes}");
+    assert!((8 << 20..10 << 20).contains(&bytes), "{bytes}");
 
     // The next daemon knows it all, and whoever was created under the one before is held too.
     let created = cri.create(&pod, &config, &shell("created", SLEEP)).await.unwrap();
