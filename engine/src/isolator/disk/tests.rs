@@ -7,10 +7,11 @@ use crate::{
     usage::WritableLayer,
 };
 
-/// Every layer takes this much; asks that were made.
+/// Every layer takes this much, and the kernel lets it have so much more; asks that were made.
 #[derive(Debug, Default)]
 struct Layers {
     bytes: u64,
+    left: Option<u64>,
     asked: Mutex<Vec<Duration>>,
 }
 
@@ -31,6 +32,10 @@ impl Provisioner for Layers {
     async fn usage(&self, _: &ContainerId, age: Duration) -> Result<WritableLayer> {
         self.asked.lock().unwrap().push(age);
         Ok(WritableLayer { bytes: self.bytes, inodes: 1 })
+    }
+
+    async fn left(&self, _: &ContainerId) -> Option<u64> {
+        self.left
     }
 
     async fn destroy(&self, _: &ContainerId) -> Result<()> {
@@ -63,6 +68,30 @@ async fn only_layers_with_a_limit_are_counted_and_only_above_it_they_are_told() 
     plan.resources.disk_limit = Some(1000);
     assert_eq!(disk.watch(&fixture.id, &plan).await.unwrap(), None);
     assert_eq!(*layers.asked.lock().unwrap(), [INTERVAL / 2; 2]);
+}
+
+#[tokio::test]
+async fn who_failed_with_next_to_nothing_left_is_told() {
+    for (limit, left, told) in [
+        (Some(8 << 20), Some(1 << 20), true),
+        (Some(8 << 20), Some(3 << 20), false),
+        (Some(1 << 30), Some(3 << 20), true),
+        (Some(1 << 30), Some(5 << 20), false),
+        (Some(1 << 30), None, false),
+        (None, Some(0), false),
+    ] {
+        let layers = Arc::new(Layers { left, ..Layers::default() });
+        let disk = Disk::new(layers, &limits(limit, Some(1 << 20)), INTERVAL).unwrap();
+        let fixture = Fixture::new();
+        let mut plan = fixture.prepare(&disk).await.unwrap();
+        plan.container = fixture.id.to_string();
+        let limitation = disk.limitation(&plan).await;
+        assert_eq!(limitation.is_some(), told, "{limit:?} {left:?}");
+        if let Some(limitation) = limitation {
+            assert_eq!(limitation.reason, None);
+            assert!(limitation.message.contains(&format!("{} bytes left", left.unwrap())), "{limitation:?}");
+        }
+    }
 }
 
 #[test]
