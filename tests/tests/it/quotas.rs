@@ -41,8 +41,14 @@ fn disk(node: &Node, kind: &str) -> bool {
     if kind == "ext4" {
         make.args(["-O", "project,quota", "-E", "quotatype=prjquota"]);
     }
-    let made = make.arg("-q").arg(&image).status();
-    assert!(made.expect("mkfs (Debian: e2fsprogs, xfsprogs)").success(), "mkfs.{kind}");
+    let made = match make.arg("-q").arg(&image).status() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("skipped: there is no mkfs.{kind}; the machine of tests/vm has it");
+            return false;
+        }
+        made => made.unwrap(),
+    };
+    assert!(made.success(), "mkfs.{kind}");
     fs::create_dir_all(node.root()).unwrap();
     let mounted = mount(node, kind, "prjquota");
     let has = mounted && quota::check(File::open(node.root()).unwrap()).is_ok();
