@@ -84,7 +84,8 @@ mod tests {
     #[tokio::test]
     async fn names_what_hangs() {
         let (release, hang) = std::sync::mpsc::channel::<()>();
-        let error = look_within(Duration::from_millis(20), move |progress| {
+        // Long enough for the thread to have begun, on any machine.
+        let error = look_within(Duration::from_secs(3), move |progress| {
             progress.set("/mnt/dead");
             let _ = hang.recv();
             Ok(())
