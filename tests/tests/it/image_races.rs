@@ -24,7 +24,7 @@ async fn make(cri: &Cri, (pod, config): (&str, &PodSandboxConfig), word: &str, n
         Ok(created) => created,
         Err(error) => {
             // A name is told as the ID that it was a moment before.
-            let told = error.message().contains("is not on this node: pull it first");
+            let told = error.message().contains("is not on this node: pull it");
             assert!(error.code() == Code::NotFound && told, "{image}: {error}");
             return false;
         }
