@@ -70,7 +70,12 @@ where
     }
 }
 
-impl<K, V, W: Clone> Flights<K, V, W> {
+impl<K: Clone, V, W: Clone> Flights<K, V, W> {
+    /// What work is running for.
+    pub(crate) fn under_way(&self) -> Vec<K> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     /// What all running work is watched by.
     pub(crate) fn running(&self) -> Vec<W> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(|(_, watch)| watch.clone()).collect()

@@ -48,6 +48,23 @@ impl Layer {
         Self { version: VERSION, diff_id, unpacked, unsynced_since_boot: Some(boot.to_owned()) }
     }
 
+    /// Whether a sync of the disk is to be recorded for it.
+    pub(crate) fn waits_for_sync(&self) -> bool {
+        self.unsynced_since_boot.as_ref().is_some_and(|life| !life.ends_with(FAILED))
+    }
+
+    /// The same when it is known to be on disk.
+    pub(crate) fn synced(&self) -> Self {
+        Self { unsynced_since_boot: None, ..self.clone() }
+    }
+
+    /// The same when the disk has failed to take what may be a part of it: no later sync says otherwise.
+    pub(crate) fn doubted(&self) -> Self {
+        let life = self.unsynced_since_boot.as_deref().unwrap_or_default();
+        let life = life.strip_suffix(FAILED).unwrap_or(life).to_owned();
+        Self { unsynced_since_boot: Some(life + FAILED), ..self.clone() }
+    }
+
     fn write(&self, folder: &Path, staging: &Path) -> io::Result<()> {
         write_whole(&folder.join(RECORD), &serde_json::to_vec(self)?, staging)
     }
@@ -55,6 +72,8 @@ impl Layer {
 
 /// Between boot and mount in a [`life`].
 const MOUNT: &str = " mount ";
+/// Behind a [`life`] in which a sync of the disk has failed.
+const FAILED: &str = " failed";
 
 /// How long files live that are not synced: the running kernel's boot ID, and the number of the folder's mount, where the
 /// kernel (Linux 6.8) has one that it never gives again.
@@ -78,7 +97,7 @@ enum Trust {
 
 /// What may be thought of files that were written in one [`life`], in another.
 fn trust(written: Option<&str>, now: &str) -> Trust {
-    let boot = |life: &str| life.split(MOUNT).next().map(str::to_owned);
+    let boot = |life: &str| life.strip_suffix(FAILED).unwrap_or(life).split(MOUNT).next().map(str::to_owned);
     match written {
         None => Trust::Whole,
         Some(written) if written == now && now.contains(MOUNT) => Trust::Whole,
@@ -158,11 +177,9 @@ impl Drop for Staging {
     }
 }
 
-/// Records that a layer is on disk for good.
-pub(crate) fn record_sync(layout: &Layout, layer: &Layer) -> io::Result<Layer> {
-    let synced = Layer { unsynced_since_boot: None, ..layer.clone() };
-    synced.write(&layout.layer(&layer.diff_id), &layout.staging())?;
-    Ok(synced)
+/// Records what became of a layer's sync.
+pub(crate) fn record_sync(layout: &Layout, layer: &Layer) -> io::Result<()> {
+    layer.write(&layout.layer(&layer.diff_id), &layout.staging())
 }
 
 /// All layers that can be trusted in this [`life`]. The others go to the trash.

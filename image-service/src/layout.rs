@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
 use crate::digest::Digest;
 
 /// Paths below the root folder. Everything is on one filesystem, so that renames work.
@@ -19,11 +21,8 @@ impl Layout {
         Self { root }
     }
 
-    /// Makes the folders. Nobody but root may look: layers hold programs with the set-user-ID bit.
-    pub(crate) fn create(&self) -> io::Result<()> {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        let folders = [
+    fn folders(&self) -> [PathBuf; 8] {
+        [
             self.blobs(),
             self.layers(),
             self.objects(),
@@ -32,8 +31,31 @@ impl Layout {
             self.retired(),
             self.trash(),
             self.empty(),
-        ];
-        folders.iter().try_for_each(|folder| builder.create(folder))
+        ]
+    }
+
+    /// Makes the folders. Nobody but root may look: layers hold programs with the set-user-ID bit.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        self.folders().iter().try_for_each(|folder| builder.create(folder))
+    }
+
+    /// A folder that nothing can be renamed or linked to from the others: it is on another filesystem, another subvolume
+    /// of a Btrfs, or mounted by itself.
+    pub(crate) fn apart(&self) -> io::Result<Option<PathBuf>> {
+        // Before Linux 5.8 the number of the mount is 0 for all.
+        let ground = |path: &Path| {
+            statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+                .map(|found| (found.stx_dev_major, found.stx_dev_minor, found.stx_mnt_id))
+        };
+        let root = ground(&self.root)?;
+        for folder in self.folders() {
+            if ground(&folder)? != root {
+                return Ok(Some(folder));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -147,7 +147,7 @@ async fn run(
     let record = record(&documents, diff_ids, size);
     let answer = commit(inner, record, reference, &documents.top).await?;
     drop(pins);
-    if layers.iter().any(|layer| layer.unsynced_since_boot.is_some()) {
+    if layers.iter().any(|layer| layer.waits_for_sync()) {
         inner.sync.notify_one();
     }
     Ok(answer)
@@ -218,7 +218,7 @@ async fn pull_artifact(
     let answer =
         commit(inner, ImageRecord { artifact: Some(kind.to_owned()), ..record }, reference, &documents.top).await?;
     drop(pins);
-    if layer.unsynced_since_boot.is_some() {
+    if layer.waits_for_sync() {
         inner.sync.notify_one();
     }
     Ok(answer)

@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub admissions: Admissions,
     /// Layers wait for their sync.
     pub sync: Notify,
+    /// What is synced.
+    pub disk: sync::Disk,
     /// Something may have become unneeded.
     pub sweep: Notify,
     /// Of writable layers.
@@ -149,13 +151,23 @@ fn not_found(spec: &str) -> Error {
 }
 
 /// Opens what is on disk and throws away what cannot be trusted. Gives the number of images that were lost.
-fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
+pub(crate) fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
     let layout = Layout::new(config.root.clone());
     let io = |step: &str| {
         let step = format!("{step} in {}", config.root.display());
         move |error| Error::io(step, error)
     };
     layout.create().map_err(io("cannot make folders"))?;
+    if let Some(folder) = layout.apart().map_err(io("cannot look at folders"))? {
+        let message = format!(
+            "{} is on another filesystem, subvolume or mount than {}, and images are moved and linked between the two: \
+             make it a plain folder, and to have the store elsewhere set `root` there, or mount it as a whole",
+            folder.display(),
+            config.root.display()
+        );
+        return Err(Error::new(Kind::FailedPrecondition, message));
+    }
+    let disk = sync::Disk::open(layout.root()).map_err(io("cannot open the folder"))?;
     let boot = layers::life(&layout.layers()).map_err(io("cannot read the boot ID"))?;
     let catalog = Arc::new(Catalog::open(&layout.database())?);
     let trash = Trash::new(layout.trash());
@@ -209,6 +221,7 @@ fn open(config: Config) -> Result<(Arc<Inner>, usize)> {
         pulls: Arc::default(),
         admissions: Admissions::default(),
         sync: Notify::new(),
+        disk,
         sweep: Notify::new(),
         usage: Arc::default(),
         quotas,

@@ -25,7 +25,32 @@ const BLOCK: u64 = 4096;
 const LIMIT: Duration = Duration::from_secs(60);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// An ext4 in a file. It is mounted only on the test's node.
+/// How a disk is formatted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// With a journal, and nothing left to be made later.
+    Ext4,
+    /// With files that share blocks.
+    Xfs,
+    /// As it comes.
+    Btrfs,
+}
+
+impl Format {
+    /// The program, its options, and the Debian package that has it.
+    fn maker(self) -> (&'static str, &'static [&'static str], &'static str) {
+        match self {
+            // Nothing is left to a thread of the kernel that would write while the test looks.
+            Self::Ext4 => {
+                ("mkfs.ext4", &["-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"], "e2fsprogs")
+            }
+            Self::Xfs => ("mkfs.xfs", &["-q", "-m", "reflink=1"], "xfsprogs"),
+            Self::Btrfs => ("mkfs.btrfs", &["-q"], "btrfs-progs"),
+        }
+    }
+}
+
+/// A filesystem in a file. It is mounted only on the test's node.
 #[derive(Debug)]
 pub struct Disk {
     image: PathBuf,
@@ -34,17 +59,19 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes a disk of this many bytes in the file `image` and mounts it on the folder `point`. `options` are mkfs.ext4's.
+    /// Makes an ext4 of this many bytes in the file `image` and mounts it on the folder `point`. `options` are mkfs.ext4's.
     pub fn new(image: &Path, point: &Path, bytes: u64, options: &[&str]) -> Self {
+        Self::of(Format::Ext4, image, point, bytes, options)
+    }
+
+    /// The same with another format. An XFS takes 300 MiB or more.
+    pub fn of(format: Format, image: &Path, point: &Path, bytes: u64, options: &[&str]) -> Self {
         File::create_new(image).expect("a disk's file").set_len(bytes).expect("a sparse file");
         fs::create_dir_all(point).expect("a place for the disk");
-        // Nothing is left to a thread of the kernel that would write while the test looks.
-        let made = Command::new("mkfs.ext4")
-            .args(["-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
-            .args(options)
-            .arg(image)
-            .status();
-        assert!(made.expect("mkfs.ext4 (Debian: e2fsprogs)").success(), "mkfs.ext4 fails");
+        let (program, usual, package) = format.maker();
+        let made = Command::new(program).args(usual).args(options).arg(image).output();
+        let made = made.unwrap_or_else(|error| panic!("{program} (Debian: {package}): {error}"));
+        assert!(made.status.success(), "{program}: {}", String::from_utf8_lossy(&made.stderr));
         let mut disk = Self { image: image.to_owned(), point: point.to_owned(), mounted: false };
         disk.mount();
         disk
@@ -80,7 +107,14 @@ impl Disk {
         files.any(|file| Path::new(file.trim_end()) == self.image)
     }
 
-    /// Ends the filesystem in the midst of its work.
+    /// Bytes of it that are in use.
+    pub fn used(&self) -> u64 {
+        self.sync();
+        let stat = statvfs(&self.point).expect("look at the disk");
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+    }
+
+    /// Ends the filesystem, which is no Btrfs, in the midst of its work.
     pub fn cut(&self, journal: Journal) {
         let root = File::open(&self.point).expect("open the disk");
         filesystem::shut_down(root.as_fd(), journal).expect("shut the filesystem down");

@@ -43,7 +43,7 @@ pub use command::{tripod, with_input};
 pub use cri::{Cri, log_text};
 pub use daemon::{Daemon, Settings};
 pub use debian::DebianRegistry;
-pub use disk::{Boot, Disk, Journal};
+pub use disk::{Boot, Disk, Format, Journal};
 pub use image::{Image, Layer, digest};
 pub use intruder::intruder;
 pub use leaks::Leaks;

@@ -33,6 +33,10 @@ fn what_is_trusted() {
         (Some("a"), "a mount 1", Trust::Doubtful),
         (Some("a"), "b", Trust::Lost),
         (Some("another"), "a mount 1", Trust::Lost),
+        // The disk has failed in that boot.
+        (Some("a mount 1 failed"), "a mount 1", Trust::Doubtful),
+        (Some("a failed"), "a", Trust::Doubtful),
+        (Some("a mount 1 failed"), "b mount 1", Trust::Lost),
     ] {
         assert_eq!(trust(written, now), expected, "{written:?} {now}");
     }

@@ -11,6 +11,7 @@ mod dedup;
 mod fake;
 mod faults;
 mod fixture;
+mod grounds;
 mod indexes;
 mod layers;
 mod mirrors;

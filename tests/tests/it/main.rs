@@ -16,6 +16,7 @@ mod exec;
 mod exec_streams;
 mod fifty;
 mod filesystem;
+mod grounds;
 mod hooks;
 mod hostile_images;
 mod image_archives;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         image_commands::TESTS,
         image_races::TESTS,
         disk_faults::TESTS,
+        grounds::TESTS,
         kill_steps::TESTS,
         events::TESTS,
         joins::TESTS,

@@ -29,7 +29,8 @@ _PACKAGES = (
     # What is proven here.
     "apparmor", "apparmor-utils", "crun",
     # What our tests and critest's runner call.
-    "busybox-static", "ca-certificates", "containernetworking-plugins", "docker-registry", "gpg", "gpg-agent", "gpgv",
+    "btrfs-progs", "busybox-static", "ca-certificates", "containernetworking-plugins", "docker-registry", "gpg",
+    "gpg-agent", "gpgv",
     "iproute2", "iptables", "nftables", "openssl", "python3", "skopeo", "sudo", "umoci", "xfsprogs",
 )
 # They would run at every start, in front of the tests.
