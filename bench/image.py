@@ -52,6 +52,8 @@ ALL = (
 # runtime that each build installs anew, and files of their own.
 FAMILY = tuple(Picture(f"image {number + 1}", f"family-{number}", 3, 3_100, 105_000_000) for number in range(10))
 FAMILY_KEY = "family"
+# What each of their three layers has.
+FAMILY_PARTS = ("usr", "opt/runtime", "srv/app")
 
 
 def ensure():
@@ -126,21 +128,21 @@ def _push_family(pusher):
         return made[key]
 
     def base(release):
-        tree = _filled("usr", 2_000, 60_000_000, text, "base")
+        tree = _filled(FAMILY_PARTS[0], 2_000, 60_000_000, text, "base")
         if release:
             _change(tree, text, release)
         return tree
 
     def runtime(number):
-        tree = _filled("opt/runtime", 1_000, 40_000_000, text, "runtime")
-        tree.file("opt/runtime/installed", f"for image {number}")
+        tree = _filled(FAMILY_PARTS[1], 1_000, 40_000_000, text, "runtime")
+        tree.file(f"{FAMILY_PARTS[1]}/installed", f"for image {number}")
         return tree
 
     for number, picture in enumerate(FAMILY):
         layers = [
             layer(("base", number % 2), lambda: base(number % 2)),
             layer(("runtime", number), lambda: runtime(number)),
-            layer(("own", number), lambda: _filled("srv/app", 100, 5_000_000, text, f"own {number}")),
+            layer(("own", number), lambda: _filled(FAMILY_PARTS[2], 100, 5_000_000, text, f"own {number}")),
         ]
         _upload(picture, layers, pusher)
     return blocks * _BLOCK
