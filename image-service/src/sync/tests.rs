@@ -34,7 +34,7 @@ async fn what_a_disk_has_failed_to_take_is_never_on_it() {
     install("came");
     // One that is on its way.
     let (go, wait) = mpsc::channel::<()>();
-    let meter = crate::progress::LayerMeter::new(Digest::of(b"late"), 0);
+    let meter = crate::progress::LayerMeter::empty(Digest::of(b"late"));
     let slow = fetcher.flights.join(Digest::of(b"late"), meter, || async move {
         let waited = tokio::task::spawn_blocking(move || wait.recv()).await;
         Err(tripod_engine::Error::new(tripod_engine::Kind::Internal, format!("{waited:?}")))
