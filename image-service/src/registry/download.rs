@@ -92,10 +92,16 @@ impl Session {
             mark = offset;
             failures += 1;
             if failures >= timeouts.attempts {
-                return Err(failed(match error {
-                    Some(error) => self.problem(error, failures),
-                    None => Problem::Length { got: offset, expected: blob.size },
-                }));
+                let Some(error) = error else {
+                    return Err(failed(Problem::Length { got: offset, expected: blob.size }));
+                };
+                let error = failed(self.problem(error, failures));
+                if !self.distrust(&[place], false) {
+                    return Err(error);
+                }
+                tracing::warn!(%error, cause = %error.problem, offset, "another host is asked for the rest");
+                failures = 0;
+                continue;
             }
             tracing::debug!(blob = %blob.digest, offset, ?error, "download is resumed");
             tokio::time::sleep(timeouts.backoff(failures - 1)).await;

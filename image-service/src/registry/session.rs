@@ -45,7 +45,7 @@ pub(super) struct Place {
     pub authorization: Mutex<Option<HeaderValue>>,
     /// Nobody answers.
     dead: AtomicBool,
-    /// What came from it was not what was asked for.
+    /// What came from it was not what was asked for, or did not come whole.
     liar: AtomicBool,
 }
 
@@ -75,6 +75,13 @@ type Served = std::sync::Mutex<HashMap<Digest, BTreeSet<usize>>>;
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("reference", &self.reference).finish_non_exhaustive()
+    }
+}
+
+impl Place {
+    /// Whether it may be asked what a tag means, or for something by its digest.
+    fn is_able(&self, resolve: bool) -> bool {
+        if resolve { self.host.resolve } else { self.host.pull }
     }
 }
 
@@ -219,7 +226,8 @@ impl Session {
         optional(self.small(&ask, &what, limit, None).await.map(|(bytes, _)| bytes))
     }
 
-    /// Gets something that fits into memory: again if it breaks in the middle, elsewhere if it is not what was wanted.
+    /// Gets something that fits into memory: again if it breaks in the middle, elsewhere if it is not what was wanted, or
+    /// never comes whole.
     /// Without a digest, it is a tag that is to be resolved.
     async fn small(
         &self,
@@ -251,8 +259,9 @@ impl Session {
                 Err(error) => self.problem(error, attempt),
             };
             let error = RegistryError { what: what.to_owned(), host, problem };
-            let wrong = matches!(error.problem, Problem::Digest { .. } | Problem::TooLarge(_));
-            if !(wrong && expected.is_some() && self.distrust(&[place])) {
+            // What a tag means is for the first to say that answers.
+            let broken = matches!(error.problem, Problem::Network { .. } | Problem::Stalled { .. });
+            if !((broken || expected.is_some()) && self.distrust(&[place], expected.is_none())) {
                 return Err(error);
             }
             tracing::warn!(%error, cause = %error.problem, "another host is asked");
@@ -270,14 +279,16 @@ impl Session {
     /// somebody else.
     pub(crate) fn distrust_senders(&self, blob: &Digest) -> bool {
         let senders = self.served.lock().unwrap_or_else(PoisonError::into_inner).remove(blob);
-        self.distrust(&senders.unwrap_or_default().into_iter().collect::<Vec<_>>())
+        self.distrust(&senders.unwrap_or_default().into_iter().collect::<Vec<_>>(), false)
     }
 
-    fn distrust(&self, liars: &[usize]) -> bool {
+    /// Asks these no more while there is somebody else, and gives whether there is: to tell what a tag means, or to send.
+    pub(super) fn distrust(&self, liars: &[usize], resolve: bool) -> bool {
         for place in liars.iter().filter_map(|index| self.places.get(*index)) {
             place.liar.store(true, Ordering::Relaxed);
         }
-        !liars.is_empty() && self.places.iter().any(|place| place.host.pull && !place.liar.load(Ordering::Relaxed))
+        let honest = |place: &Place| place.is_able(resolve) && !place.liar.load(Ordering::Relaxed);
+        !liars.is_empty() && self.places.iter().any(honest)
     }
 
     pub(super) fn problem(&self, error: BodyError, attempts: u32) -> Problem {
@@ -321,8 +332,7 @@ impl Session {
 
     /// Who can be asked, in their order. The last is waited for, the others are mirrors.
     pub(super) fn able(&self, resolve: bool) -> Vec<(usize, &Place)> {
-        let able = |place: &Place| if resolve { place.host.resolve } else { place.host.pull };
-        let mut able: Vec<_> = self.places.iter().enumerate().filter(|(_, place)| able(place)).collect();
+        let mut able: Vec<_> = self.places.iter().enumerate().filter(|(_, place)| place.is_able(resolve)).collect();
         if able.iter().any(|(_, place)| !place.liar.load(Ordering::Relaxed)) {
             able.retain(|(_, place)| !place.liar.load(Ordering::Relaxed));
         }

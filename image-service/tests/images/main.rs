@@ -14,6 +14,7 @@ mod fixture;
 mod grounds;
 mod indexes;
 mod layers;
+mod matrix;
 mod mirrors;
 mod mounts;
 mod oracle;

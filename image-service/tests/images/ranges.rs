@@ -21,7 +21,7 @@ use super::{
 const PIECE: usize = 32 << 10;
 
 /// One layer of 40 pieces, no two of which are equal.
-fn image() -> Image {
+pub fn image() -> Image {
     let mut seed = 7_u32;
     let noise: String = (0..40 * PIECE)
         .map(|_| {
@@ -33,7 +33,7 @@ fn image() -> Image {
 }
 
 /// Sends every layer as slowly as a bad link: one piece takes 40 ms.
-fn slow(image: &Image, seen: &Seen) -> Option<Reply> {
+pub fn slow(image: &Image, seen: &Seen) -> Option<Reply> {
     let layer = seen.path.ends_with(&image.layers[0].digest.to_string());
     let Reply::Answer(status, headers, bytes) = serve(image, seen) else { return None };
     layer.then(|| Reply::Slow(status, headers, bytes, PIECE / 4, Duration::from_millis(10)))
@@ -43,12 +43,12 @@ async fn root(ranges: Ranges) -> Root {
     Root::with(|config| config.ranges = ranges).await
 }
 
-fn ranges() -> Ranges {
+pub fn ranges() -> Ranges {
     Ranges { connections: 3, piece_bytes: PIECE as u64, memory_bytes: 8 * PIECE as u64 }
 }
 
 /// First and last bytes of the pieces that were asked for.
-fn pieces(fake: &Fake, image: &Image) -> Vec<(usize, usize)> {
+pub fn pieces(fake: &Fake, image: &Image) -> Vec<(usize, usize)> {
     let size = image.layers[0].blob.len();
     let layer = fake.seen().into_iter().filter(|seen| seen.path.ends_with(&image.layers[0].digest.to_string()));
     let ranges = layer.filter_map(|seen| range(&seen, size));
