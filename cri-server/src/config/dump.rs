@@ -39,8 +39,8 @@ pub(super) const ABOUT: &[(&str, &str)] = &[
     ("limits.pids", "Processes and threads of a container; \"unlimited\" takes a limit back from a handler."),
     (
         "limits.disk_bytes",
-        "Bytes on disk of a container's writable layer (not its volumes or its log). One that takes more is killed; \
-         without limits nothing is counted.",
+        "Bytes on disk of a container's writable layer (not its volumes or its log). Project quotas keep it from \
+         taking more, where the filesystem has them; elsewhere one that does is killed.",
     ),
     (
         "limits.disk_interval_seconds",
