@@ -76,9 +76,14 @@ fn refusal(inner: &Inner, room: Room, bytes: u64, (others, count): (u64, usize))
         0 => (String::new(), ""),
         _ => (format!(", {others} more for {count} that came before"), ", try again when the others are done"),
     };
+    let needed = match bytes {
+        // What it consists of may all be linked, but something is always written beside.
+        0 => "more room is needed".to_owned(),
+        _ => format!("at least {bytes} bytes are needed"),
+    };
     let message = format!(
-        "No space left for images: at least {bytes} bytes are needed{beside}; {} of {} are free on the filesystem of {}, \
-         and {} of them stay free by the setting image.min_free_bytes: remove containers and images (`tripod image df`, \
+        "No space left for images: {needed}{beside}; {} of {} are free on the filesystem of {}, and {} of them stay \
+         free by the setting image.min_free_bytes: remove containers and images (`tripod image df`, \
          `tripod image prune --all`){or}, or lower the setting",
         room.free,
         room.total,
