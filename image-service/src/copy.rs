@@ -97,8 +97,9 @@ impl Copy {
             }
             if !target.exists() {
                 // Volumes are not what the container writes.
-                let quotas = service.quotas().filter(|_| !read_only).map(|quotas| (quotas, &id));
-                fill(&lower, (&folder, &name), label.as_deref(), quotas, &trash)?;
+                let quotas = service.quotas().filter(|_| !read_only);
+                let account = quotas.map(|quotas| Account { quotas, container: &id, mapped: ids.is_some() });
+                fill(&lower, (&folder, &name), label.as_deref(), account, &trash)?;
             }
             shown(&target, ids.as_ref(), read_only)
         });
@@ -110,22 +111,30 @@ impl Copy {
     }
 }
 
+/// Where the filesystem keeps account of a copy.
+#[derive(Clone, Copy)]
+struct Account<'a> {
+    quotas: &'a Quotas,
+    container: &'a ContainerId,
+    mapped: bool,
+}
+
 /// Copies an image into a folder of this name, which is there when all of it is.
 fn fill(
     lower: &Lower,
     (folder, name): (&Path, &str),
     label: Option<&str>,
-    quotas: Option<(&Quotas, &ContainerId)>,
+    account: Option<Account<'_>>,
     trash: &Trash,
 ) -> io::Result<()> {
     let new = folder.join(format!("{name}.new"));
     trash.take(&new)?;
     std::fs::create_dir(&new)?;
-    if let Some((quotas, container)) = quotas {
-        quotas.assign(container, &[&new])?;
+    if let Some(Account { quotas, container, mapped }) = account {
+        quotas.assign(container, &[&new], mapped)?;
     }
     let filled = files::copy(lower, &new, label).and_then(|()| {
-        let told = quotas.and_then(|(quotas, container)| quotas.size(container));
+        let told = account.and_then(|Account { quotas, container, .. }| quotas.size(container));
         let WritableLayer { bytes, inodes } = told.map_or_else(|| usage::count(&new), Ok)?;
         std::fs::write(folder.join(format!("{name}{SIZE}")), serde_json::to_vec(&Size { bytes, inodes })?)
     });

@@ -163,7 +163,7 @@ impl Provisioner for Overlay {
                 quota::like(&upper, &work)?;
             } else {
                 lower.make_top(&upper, mapped.as_ref(), |new| match inner.quotas() {
-                    Some(quotas) => quotas.assign(&id, &[new, &work]),
+                    Some(quotas) => quotas.assign(&id, &[new, &work], mapped.is_some()),
                     None => Ok(()),
                 })?;
             }

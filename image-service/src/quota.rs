@@ -2,6 +2,9 @@
 //!
 //! A layer gets a project's number with its first folder, and what is made in there inherits it. Nothing is recorded:
 //! a folder tells its number, and the filesystem what it uses.
+//!
+//! The owner of a file may give it another project, unless he is in a user namespace. So only accounts of containers in
+//! one are believed: their numbers tell. Others are held to their limit as well, and counted by walking.
 
 use std::{
     collections::HashMap,
@@ -20,6 +23,8 @@ use crate::{copy, overlay, usage::Counted};
 /// Numbers that are ours. Kubelet gives its volumes numbers from 1048577 on, the storages of other container runtimes
 /// small ones, systemd those from 2147483648 on.
 const OURS: std::ops::Range<u32> = 0x6000_0000..0x8000_0000;
+/// From here on they are of containers in user namespaces.
+const MAPPED: u32 = 0x7000_0000;
 /// How many of them one store goes through. XFS keeps room for each that it has ever seen.
 const TURN: u32 = 1 << 14;
 
@@ -30,7 +35,7 @@ pub(crate) struct Quotas {
     folder: File,
     /// What is made there inherits of it.
     attributes: Attributes,
-    /// The first number of this store.
+    /// The first number of this store, for containers without a user namespace.
     first: u32,
     projects: Mutex<Projects>,
 }
@@ -67,10 +72,10 @@ impl Quotas {
         Ok(Self { folder, attributes, first, projects: Mutex::new(Projects { of, tried: 0 }) })
     }
 
-    /// Gives a container's new, empty folders a project. Where that fails they have none, and are counted otherwise.
-    pub(crate) fn assign(&self, container: &ContainerId, folders: &[&Path]) -> io::Result<()> {
+    /// Gives the new, empty folders of a container, which is in a user namespace or not, a project. Where that fails they have none, and are counted otherwise.
+    pub(crate) fn assign(&self, container: &ContainerId, folders: &[&Path], mapped: bool) -> io::Result<()> {
         let folders = folders.iter().map(File::open).collect::<io::Result<Vec<_>>>()?;
-        match self.find(&folders) {
+        match self.find(&folders, mapped) {
             Ok(project) => {
                 // Another provisioner may have made a layer for it before, which is in the trash.
                 if let Some(former) = self.projects().of.insert(container.clone(), project) {
@@ -88,9 +93,9 @@ impl Quotas {
 
     /// Finds a number that nothing else has. Another daemon, and what waits in the trash, may have any; the filesystem
     /// knows: with the number given to the folders, they must be all that has it.
-    fn find(&self, folders: &[File]) -> io::Result<u32> {
+    fn find(&self, folders: &[File], mapped: bool) -> io::Result<u32> {
         for _ in 0..TURN {
-            let Some(project) = self.next() else { continue };
+            let Some(project) = self.next(mapped) else { continue };
             let attributes = self.attributes.with(Some(project));
             folders.iter().try_for_each(|folder| attributes.set(folder))?;
             let Quota { inodes, limit, .. } = quota::get(&self.folder, project)?;
@@ -107,15 +112,17 @@ impl Quotas {
     }
 
     /// The next number in turn, unless a container has it.
-    fn next(&self) -> Option<u32> {
+    fn next(&self, mapped: bool) -> Option<u32> {
         let mut projects = self.projects();
-        let project = self.first + projects.tried % TURN;
+        let first = if mapped { self.first + (MAPPED - OURS.start) } else { self.first };
+        let project = first + projects.tried % TURN;
         projects.tried = projects.tried.wrapping_add(1);
         (!projects.of.values().any(|used| *used == project)).then_some(project)
     }
 
-    /// What a container uses in its folder, if that is known without counting.
+    /// What a container uses in its folder, if that is known without counting, and to be believed.
     pub(crate) fn counted(&self, container: &ContainerId, folder: &Path) -> Option<Counted> {
+        self.of(container).filter(|project| *project >= MAPPED)?;
         let Quota { bytes, inodes, .. } = self.get(container)?;
         let (copied, volumes) = (copy::size(folder, copy::ROOTFS), copy::size_of_volumes(folder));
         let (all, less) = (WritableLayer { bytes, inodes }, |all: u64, part: u64| all.saturating_sub(part));
@@ -196,7 +203,7 @@ pub(crate) fn like(model: &Path, folder: &Path) -> io::Result<()> {
 
 /// Where a store begins, by the inode of one of its folders: several on one filesystem begin at different places.
 fn first(inode: u64) -> u32 {
-    let turns = u64::from((OURS.end - OURS.start) / TURN);
+    let turns = u64::from((MAPPED - OURS.start) / TURN);
     OURS.start + u32::try_from(inode % turns).unwrap_or(0) * TURN
 }
 

@@ -183,6 +183,14 @@ impl Cri {
         self.runtime().remove_container(RemoveContainerRequest { container_id: id.to_owned() }).await.map(drop)
     }
 
+    /// PID of a container's first process on the host, as the verbose status tells it.
+    pub async fn pid(&self, id: &str) -> u64 {
+        let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
+        let info = self.runtime().container_status(request).await.unwrap().into_inner().info;
+        let pid = |text: &String| serde_json::from_str::<serde_json::Value>(text).ok()?.get("pid")?.as_u64();
+        info.values().find_map(pid).unwrap_or_else(|| panic!("no PID in {info:?}"))
+    }
+
     /// What is known of a container.
     pub async fn status(&self, id: &str) -> Result<ContainerStatus, Status> {
         let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: false };

@@ -3,8 +3,8 @@
 use std::fs;
 
 use tripod_cri_api::v1::{
-    ContainerFilter, ContainerState, ContainerStateValue, ContainerStatusRequest, Int64Value, KeyValue,
-    ListContainersRequest, NamespaceMode, SupplementalGroupsPolicy,
+    ContainerFilter, ContainerState, ContainerStateValue, Int64Value, KeyValue, ListContainersRequest, NamespaceMode,
+    SupplementalGroupsPolicy,
 };
 use tripod_tests::{Cri, Image, Node, host_pod, image_spec, pod, security_of, shell, tests};
 
@@ -206,8 +206,7 @@ async fn lists_are_filtered_and_details_are_told(node: &mut Node) {
     assert_eq!(named(&cri, by_id).await, ["running"]);
     let labels = [("name".to_owned(), "created".to_owned())].into();
     assert_eq!(named(&cri, ContainerFilter { label_selector: labels, ..Default::default() }).await, ["created"]);
-    let request = ContainerStatusRequest { container_id: running, verbose: true };
-    let info = cri.runtime().container_status(request).await.unwrap().into_inner().info;
-    let pid = info.values().find_map(|text| serde_json::from_str::<serde_json::Value>(text).ok()?.get("pid")?.as_u64());
-    assert!(fs::read_to_string(format!("/proc/{}/cmdline", pid.unwrap())).unwrap().contains("sleep"), "{info:?}");
+    let pid = cri.pid(&running).await;
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(line.contains("sleep"), "{line}");
 }

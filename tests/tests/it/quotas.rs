@@ -82,6 +82,10 @@ async fn end(node: &mut Node, cri: &Cri) {
     unmount(node.root(), UnmountFlags::DETACH).unwrap();
 }
 
+fn about_full(bytes: u64) -> bool {
+    (LIMIT - (1 << 20)..=LIMIT).contains(&bytes)
+}
+
 async fn accounts(cri: &Cri) -> String {
     let status = cri.runtime().status(StatusRequest { verbose: true }).await.unwrap().into_inner();
     status.info["writable_layers"].clone()
@@ -97,6 +101,28 @@ async fn written(cri: &Cri, id: &str) -> (u64, u64) {
 
 async fn running(cri: &Cri, pod: &str, config: &PodSandboxConfig, name: &str) -> String {
     cri.run(pod, config, &shell(name, SLEEP)).await.unwrap()
+}
+
+/// Who could leave the account is counted by walking, now and then.
+async fn counted(cri: &Cri, id: &str, what: impl Fn(u64, u64) -> bool) {
+    eventually("the count of what was written", Duration::from_secs(60), async || {
+        let (bytes, inodes) = written(cri, id).await;
+        what(bytes, inodes).then_some(())
+    })
+    .await;
+}
+
+/// Takes a file of a container out of its project, as the file's owner may who is in this user namespace.
+async fn leave(cri: &Cri, id: &str, file: &str, mapped: bool) -> bool {
+    let pid = cri.pid(id).await.to_string();
+    let mut command = Command::new(if mapped { "nsenter" } else { "chattr" });
+    if mapped {
+        command.args(["--user", "--target", &pid, "chattr"]);
+    }
+    let output = command.args(["-p", "0", &format!("/proc/{pid}/root{file}")]).output().expect("chattr, nsenter");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() || error.contains("while setting project"), "{error}");
+    output.status.success()
 }
 
 /// A container that fails with a full layer is told why.
@@ -138,9 +164,8 @@ async fn counts_and_holds(node: &mut Node, kind: &str) {
     let before = written(&cri, &full).await;
     assert!(before.0 < 256 << 10 && before.1 < 20, "{before:?}");
     assert_eq!(cri.sh(&full, FILL).await, "refused");
-    // What it uses is known at once, and what it may use is what it sees as its disk.
-    let (bytes, inodes) = written(&cri, &full).await;
-    assert!((LIMIT - (1 << 20)..=LIMIT).contains(&bytes) && inodes == before.1 + 1, "{bytes} bytes, {inodes} inodes");
+    // What it may use is what it sees as its disk.
+    counted(&cri, &full, |bytes, inodes| about_full(bytes) && inodes == before.1 + 1).await;
     assert!(cri.sh(&full, "df -k / | tail -n 1").await.contains(&format!(" {} ", LIMIT >> 10)));
     // With room again it goes on, and no name of the image's or of its own is bound to where it is.
     let moves = "rm /file; mkdir /a; echo own >/a/b; mv /a /c; ln /c/b /d; mv /d /c/e; mv /etc/motd /moved; ln /moved /more; \
@@ -157,14 +182,18 @@ async fn counts_and_holds(node: &mut Node, kind: &str) {
     assert_eq!(cri.sh(&privileged, FILL).await, "refused");
     let (mapped_pod, mapped_config) = userns::pod_at(&cri, "mapped", userns::BASE).await;
     let mapped = running(&cri, &mapped_pod, &mapped_config, "mapped").await;
+    let before = written(&cri, &mapped).await;
     assert_eq!(cri.sh(&mapped, FILL).await, "refused");
+    // What it uses is known at once, for it cannot leave the account.
+    let (bytes, inodes) = written(&cri, &mapped).await;
+    assert!(about_full(bytes) && inodes == before.1 + 1, "{bytes} bytes, {inodes} inodes");
+    assert!(!leave(&cri, &mapped, "/file", true).await, "a pod's root left its project");
     // Whoever has no limit is counted as well.
     let free_config = host_pod("free");
     let free_pod = cri.run_pod_by(FREE, &free_config).await.unwrap();
     let free = running(&cri, &free_pod, &free_config, "free").await;
     assert_eq!(cri.sh(&free, FILL).await, "whole");
-    let (bytes, _) = written(&cri, &free).await;
-    assert!((8 << 20..10 << 20).contains(&bytes), "{bytes}");
+    counted(&cri, &free, |bytes, _| (8 << 20..10 << 20).contains(&bytes)).await;
 
     // The next daemon knows it all, and whoever was created under the one before is held too.
     let created = cri.create(&pod, &config, &shell("created", SLEEP)).await.unwrap();
@@ -182,6 +211,14 @@ async fn counts_and_holds(node: &mut Node, kind: &str) {
         assert_eq!(project(node, id, "work"), project(node, id, "upper"));
         assert_eq!(cri.status(id).await.unwrap().state(), ContainerState::ContainerRunning, "nobody is ended for it");
     }
+    // Who leaves the account so as to write more is found by the look.
+    let leaves = running(&cri, &pod, &config, "leaves").await;
+    cri.sh(&leaves, "dd if=/dev/zero of=/first bs=1M count=3 2>/dev/null").await;
+    assert!(leave(&cri, &leaves, "/first", false).await);
+    // It may be ended before the command is.
+    let _ = cri.exec(&leaves, &["/bin/sh", "-c", "dd if=/dev/zero of=/second bs=1M count=3"], 20).await;
+    let status = cri.exited(&leaves).await;
+    assert_eq!(status.reason, "DiskLimitExceeded", "{status:?}");
     // A limit goes with its container.
     let own = project(node, &full, "upper").unwrap();
     assert_eq!(limit(&node.root(), own), Some(LIMIT));
@@ -204,8 +241,7 @@ async fn copies_are_held_as_well(node: &mut Node) {
     let (bytes, _) = written(&cri, &full).await;
     assert!(bytes < 256 << 10, "{bytes}");
     assert_eq!(cri.sh(&full, FILL).await, "refused");
-    let (bytes, _) = written(&cri, &full).await;
-    assert!((LIMIT - (1 << 20)..=LIMIT).contains(&bytes), "{bytes}");
+    counted(&cri, &full, |bytes, _| about_full(bytes)).await;
     failure_is_explained(&cri, &pod, &config).await;
     // With another provisioner a container that was not started yet has another layer, with the same limit.
     let created = cri.create(&pod, &config, &shell("created", SLEEP)).await.unwrap();
