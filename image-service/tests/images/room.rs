@@ -22,8 +22,9 @@ const MIB: usize = 1 << 20;
 
 /// A store on a small disk of its own. A twentieth of it stays free.
 struct Small {
-    root: Root,
+    // The disk goes first: the folder that it stands on cannot be removed before.
     _disk: Disk,
+    root: Root,
 }
 
 /// Goes with this value, whoever still looks at it.
@@ -45,7 +46,7 @@ impl Small {
             disk = Some(Disk(config.root.clone()));
         })
         .await;
-        Self { root, _disk: disk.unwrap() }
+        Self { _disk: disk.unwrap(), root }
     }
 
     fn free(&self) -> usize {

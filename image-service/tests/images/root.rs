@@ -70,6 +70,7 @@ impl Drop for Folder {
                 return;
             }
         }
+        assert!(std::thread::panicking(), "{} cannot be removed", self.0.path().display());
     }
 }
 
