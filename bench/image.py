@@ -40,10 +40,11 @@ class Picture:
 
 SIX = Picture("six layers, 262 MB gzip", "six-layers", 6, 16_334, 751_000_000)
 TWIN = Picture("the same, four fifths of the files", "twin", 6, 16_334, 751_000_000, twin_of="six-layers")
+ONE = Picture("one layer of 1 GB", "one-layer", 1, 2_000, 1_000_000_000)
 ALL = (
     SIX,
     Picture("six layers, zstd", "six-layers-zstd", 6, 16_334, 751_000_000, "zstd"),
-    Picture("one layer of 1 GB", "one-layer", 1, 2_000, 1_000_000_000),
+    ONE,
     Picture("sixty layers, 120 MB", "sixty-layers", 60, 6_000, 120_000_000),
     TWIN,
 )
@@ -68,6 +69,14 @@ def ensure():
                     shutil.rmtree(old)
             _make(storage)
     return storage
+
+
+def largest_layer(picture):
+    """The file of an image's largest layer, as the registry keeps it."""
+    registry_root = ensure() / "docker" / "registry" / "v2"
+    links = registry_root / "repositories" / "bench" / picture.repository / "_layers" / "sha256"
+    files = (registry_root / "blobs" / "sha256" / link.name[:2] / link.name / "data" for link in links.iterdir())
+    return max(files, key=lambda file: file.stat().st_size)
 
 
 def on_disk(picture):

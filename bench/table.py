@@ -90,6 +90,9 @@ def _pull(tripod, containerd):
     for label in (label for label, one in tripod.items() if isinstance(one, dict) and "peak_daemon_kb" in one):
         times = [_number(one[label]["median_ms"] / 1e3) for one in runtimes]
         _line(label, *times, *(_number(one[label]["peak_daemon_kb"] / 1e3) for one in runtimes))
+    for program in tripod["inflate"]:
+        times = [_number(one["inflate"][program]["median_ms"] / 1e3) for one in runtimes]
+        _line(f"{program} -dc of that one layer, by itself", *times, "", "")
     after = [_number(one["afterwards"]["daemon_rss_kb"] / 1e3) for one in runtimes]
     _line("ten seconds afterwards", "", "", *after)
     print()
