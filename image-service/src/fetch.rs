@@ -163,7 +163,7 @@ impl Fetcher {
         let (decompressor, stream) = chunks(source, algorithms.0, algorithms.1, self.limits.layer_bytes);
         let decompressor = decompressor.with(self.igzip(blob.size));
         let hashed = tokio::task::spawn_blocking(move || decompressor.run());
-        let (limits, objects, floor) = (self.limits, Arc::clone(&self.objects), self.floor.clone());
+        let (limits, objects, floor) = (self.limits, Arc::clone(&self.objects), self.floor.counted(meter.written()));
         let unpacked = tokio::task::spawn_blocking(move || {
             let result = unpack_into(&staging, stream, &limits, (&objects, &floor));
             (staging, result)

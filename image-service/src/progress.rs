@@ -57,12 +57,15 @@ pub(crate) struct LayerMeter {
     size: u64,
     form: Form,
     pub downloaded: AtomicU64,
+    /// Bytes of its files that were written, where somebody counts them.
+    written: Arc<AtomicU64>,
     state: AtomicU8,
 }
 
 impl LayerMeter {
     pub(crate) fn new(digest: Digest, size: u64, form: Form) -> Arc<Self> {
-        Arc::new(Self { digest, size, form, downloaded: AtomicU64::new(0), state: AtomicU8::new(0) })
+        let written = Arc::new(AtomicU64::new(u64::MAX));
+        Arc::new(Self { digest, size, form, downloaded: AtomicU64::new(0), written, state: AtomicU8::new(0) })
     }
 
     /// Of a layer that a manifest has.
@@ -73,6 +76,23 @@ impl LayerMeter {
     /// Of work that brings nothing.
     pub(crate) fn empty(digest: Digest) -> Arc<Self> {
         Self::new(digest, 0, Form::Files)
+    }
+
+    /// The count of what is written, from the beginning.
+    pub(crate) fn written(&self) -> Arc<AtomicU64> {
+        self.written.store(0, Ordering::Relaxed);
+        Arc::clone(&self.written)
+    }
+
+    /// What is still to come on the disk, as far as the blob's bytes tell. Some may be here and in memory, which a
+    /// compression has made fewer than they will be.
+    fn left(&self) -> u64 {
+        let LayerProgress { size, downloaded, state, .. } = self.snapshot();
+        match (state, self.form) {
+            (LayerState::Done, _) => 0,
+            (_, Form::Compressed) => size.saturating_sub(downloaded.min(self.written.load(Ordering::Relaxed))),
+            _ => size.saturating_sub(downloaded),
+        }
     }
 
     pub(crate) fn set(&self, state: LayerState) {
@@ -117,12 +137,9 @@ impl PullMeter {
     /// What is still to come.
     pub(crate) fn left(&self) -> Vec<Left> {
         let layers = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let left = layers.iter().filter_map(|layer| {
-            let LayerProgress { digest: blob, size, downloaded, state, .. } = layer.snapshot();
-            let bytes = if state == LayerState::Done { 0 } else { size.saturating_sub(downloaded) };
-            (bytes > 0).then_some(Left { blob, bytes, form: layer.form })
-        });
-        left.collect()
+        let left =
+            layers.iter().map(|layer| Left { blob: layer.digest.clone(), bytes: layer.left(), form: layer.form });
+        left.filter(|left| left.bytes > 0).collect()
     }
 
     pub(crate) fn snapshot(&self) -> PullProgress {

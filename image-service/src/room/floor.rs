@@ -1,6 +1,12 @@
 //! What stays free while layers are unpacked, whose size nobody knows before.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use super::Room;
 use crate::unpack::UnpackError;
@@ -14,12 +20,18 @@ const MOST: u64 = 4 << 20;
 pub(crate) struct Floor {
     root: PathBuf,
     setting: u64,
+    written: Option<Arc<AtomicU64>>,
 }
 
 impl Floor {
     /// Of a store, by `image.min_free_bytes`.
     pub(crate) fn new(root: PathBuf, setting: u64) -> Self {
-        Self { root, setting }
+        Self { root, setting, written: None }
+    }
+
+    /// Adds all that is written to a count as well.
+    pub(crate) fn counted(&self, written: Arc<AtomicU64>) -> Self {
+        Self { written: Some(written), ..self.clone() }
     }
 
     /// Counts what one layer writes.
@@ -40,6 +52,9 @@ impl Watch<'_> {
     /// That so many bytes more were written is an error if too little room is left.
     pub(crate) fn wrote(&mut self, bytes: u64) -> Result<(), UnpackError> {
         self.left = self.left.saturating_sub(bytes);
+        if let Some(written) = &self.floor.written {
+            written.fetch_add(bytes, Ordering::Relaxed);
+        }
         if self.left > 0 || self.floor.setting == 0 {
             return Ok(());
         }
